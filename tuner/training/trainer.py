@@ -6,10 +6,11 @@ loss, optimizer, schedule and resume are theirs. What is ours: the tokens come r
 data/tokenized.py, a checkpoint is complete or absent, and tokens are counted without padding.
 """
 
+import json
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tuner.recipe import Recipe
 
 EVALUATIONS_PER_RUN = 10
 WRITING = ".writing"  # where a checkpoint stands until it is complete
+TOKEN_COUNT = "token_count.json"
 
 
 @dataclass
@@ -66,11 +68,16 @@ class RunTrainer:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         step = self.state.global_step
         written = self.checkpoints_dir / WRITING / f"checkpoint-{step}"
+        (written / TOKEN_COUNT).write_text(json.dumps(asdict(self.token_count)))
         final = self.checkpoints_dir / f"step-{step}"
         if final.exists():
             shutil.rmtree(final)
         os.rename(written, final)
         self._forget_old_checkpoints()
+
+    def restore_token_count(self, checkpoint: Path) -> None:
+        """Continue counting where the checkpoint stood."""
+        self.token_count = TokenCount(**json.loads((checkpoint / TOKEN_COUNT).read_text()))
 
     def _forget_old_checkpoints(self: Any) -> None:
         steps = sorted(int(path.name[5:]) for path in self.checkpoints_dir.glob("step-*"))
@@ -176,7 +183,7 @@ def training_arguments(
         "per_device_train_batch_size": micro,
         "per_device_eval_batch_size": micro,
         "gradient_accumulation_steps": recipe.batch_size // micro,
-        "gradient_checkpointing": bool(recipe.gradient_checkpointing),
+        "activation_checkpointing": bool(recipe.gradient_checkpointing),  # its name from v6 on
         "max_length": recipe.max_length,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.lr_scheduler_type,

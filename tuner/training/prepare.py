@@ -1,0 +1,205 @@
+"""
+Before the model: normalised data, tokens, and the settings that were `auto`.
+
+What is found out here is written back into recipe.yaml, so that a run can be read and repeated
+without knowing the machine it ran on.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+
+from tuner.base_models import BaseModel, check_length, find_base_model
+from tuner.data.prepare import load_examples, load_report, prepare_dataset
+from tuner.data.rendering import Renderer
+from tuner.data.tokenizer import load_tokenizer
+from tuner.data.tokenized import TokenReport, require_trained_rows, tokenize
+from tuner.device import this_device
+from tuner.memory import Estimate, estimate
+from tuner.recipe import Recipe
+from tuner.runs.events import EventWriter
+from tuner.runs.store import Run
+from tuner.training.callbacks import StopRequest
+from tuner.training.model import base_dtype, training_device
+from tuner.training.trainer import cadence, total_steps
+from tuner.training.verify import probe_rows
+
+PROGRESS_ROWS = 20_000
+
+
+class StoppedBeforeTraining(Exception):
+    """A stop came while the run was being prepared."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs beside the model.
+
+    Attributes:
+        recipe: Resolved: no setting is `auto` any more.
+        train, evaluation: Tokens; None where no rows are held out.
+        longest: Tokens of the longest row that trains.
+        probe_rows: Held-out token ids on which the saved adapter is compared with the trained one.
+    """
+
+    recipe: Recipe
+    base: BaseModel
+    renderer: Renderer
+    train: Dataset
+    evaluation: Dataset | None
+    tokens: TokenReport
+    longest: int
+    estimate: Estimate
+    dtype: torch.dtype
+    device: torch.device
+    data_fingerprint: str
+    probe_rows: list[list[int]]
+
+
+def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) -> Prepared:
+    """Read, render and resolve one run.
+
+    Raises:
+        RecipeError, DatasetError, ModelError: Training cannot begin.
+        StoppedBeforeTraining: Asked to stop.
+    """
+    recipe = run.recipe()
+    base = find_base_model(recipe.base_model, recipe.revision)
+    check_length(recipe, base)
+    report = _examples(run, recipe, events)
+    heed(stop)
+    tokenizer = load_tokenizer(str(base.folder or base.name), base.revision)
+    renderer = Renderer(tokenizer, recipe.max_length)
+    train, evaluation, tokens = _tokens(run, renderer, tokens_dir, events)
+    heed(stop)
+    longest = min(tokens.longest, recipe.max_length)
+    hardware, device = this_device(), training_device()
+    dtype = base_dtype(recipe, device, hardware.bf16)
+    recipe = recipe.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+    fits = estimate(recipe, base, hardware, longest=longest, rows=len(train))
+    recipe = resolve(recipe, base, fits, device, len(train), report["fingerprint"])
+    run.save_recipe(recipe)
+    return Prepared(
+        recipe=recipe,
+        base=base,
+        renderer=renderer,
+        train=train,
+        evaluation=evaluation,
+        tokens=tokens,
+        longest=longest,
+        estimate=fits,
+        dtype=dtype,
+        device=device,
+        data_fingerprint=report["fingerprint"],
+        probe_rows=probe_rows(evaluation if evaluation is not None else train),
+    )
+
+
+def resolve(
+    recipe: Recipe,
+    base: BaseModel,
+    fits: Estimate,
+    device: torch.device,
+    rows: int,
+    fingerprint: str,
+) -> Recipe:
+    """The recipe with every `auto` decided."""
+    decided: dict[str, Any] = {
+        "revision": base.revision,
+        "micro_batch_size": fits.micro_batch_size,
+        "gradient_checkpointing": fits.gradient_checkpointing,
+        "optim": _optimizer(recipe, device),
+        "dataset": recipe.dataset.model_copy(update={"fingerprint": fingerprint}),
+        **cadence(recipe, total_steps(recipe, rows)),
+    }
+    return recipe.model_copy(update=decided)
+
+
+def heed(stop: StopRequest) -> None:
+    """Leave if somebody asked to stop."""
+    if stop.asked:
+        raise StoppedBeforeTraining
+
+
+def longest_rows(dataset: Dataset, count: int) -> list[dict[str, Any]]:
+    """The rows of the largest micro-batch that `dataset` can make."""
+    lengths = _row_lengths(dataset)
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    return [dataset[index] for index in order[:count]]
+
+
+def _row_lengths(dataset: Dataset) -> list[int]:
+    """Token ids of each row, all its id columns together."""
+    table = dataset.data.table
+    columns = [name for name in dataset.column_names if name.endswith("_ids")]
+    lengths = [pc.list_value_length(table.column(name)).to_pylist() for name in columns]
+    return [sum(row) for row in zip(*lengths, strict=True)]
+
+
+def _examples(run: Run, recipe: Recipe, events: EventWriter) -> Any:
+    """Normalise the data once; a resumed run reads what the first one wrote."""
+    report = load_report(run.data_dir)
+    if report is None:
+        events.write("log", message=f"Reading {recipe.dataset.source}")
+        report = prepare_dataset(
+            recipe.dataset,
+            recipe.objective,
+            run.data_dir,
+            max_length=recipe.max_length,
+            progress=_Progress(events, "rows read"),
+        )
+    for warning in report["warnings"]:
+        events.write("warning", message=warning)
+    return report
+
+
+def _tokens(
+    run: Run, renderer: Renderer, tokens_dir: Path, events: EventWriter
+) -> tuple[Dataset, Dataset | None, TokenReport]:
+    """Both sides as tokens; the report is the training side's, with a word about what was cut."""
+    tokens_dir.mkdir(parents=True, exist_ok=True)
+    side = partial(_side, run, renderer, tokens_dir, _Progress(events, "rows tokenized"))
+    train, report = side("train")
+    require_trained_rows(report, renderer.max_length or 0)
+    evaluation, _ = side("eval")
+    if report.truncated:
+        events.write(
+            "warning",
+            message=f"max_length={renderer.max_length} cuts {report.truncated:,} of "
+            f"{report.rows:,} rows; the longest has {report.longest:,} tokens.",
+        )
+    for reason, entry in report.dropped.items():
+        events.write("warning", message=f"{entry['count']:,} rows do not train: {reason}.")
+    return train, evaluation if len(evaluation) else None, report
+
+
+def _side(
+    run: Run, renderer: Renderer, tokens_dir: Path, progress: "_Progress", side: Any
+) -> tuple[Dataset, TokenReport]:
+    examples = load_examples(run.data_dir, side)
+    if not len(examples):
+        return examples, TokenReport()
+    return tokenize(examples, renderer, tokens_dir / f"{side}.arrow", progress)
+
+
+def _optimizer(recipe: Recipe, device: torch.device) -> str:
+    if recipe.optim != "auto":
+        return str(recipe.optim)
+    return "paged_adamw_8bit" if device.type == "cuda" else "adamw_torch_fused"
+
+
+class _Progress:
+    """Tells the run's events about long work, every so many rows."""
+
+    def __init__(self, events: EventWriter, what: str):
+        self.events, self.what, self._told = events, what, 0
+
+    def __call__(self, rows: int) -> None:
+        if rows - self._told >= PROGRESS_ROWS:
+            self._told = rows
+            self.events.write("log", message=f"{rows:,} {self.what}")
