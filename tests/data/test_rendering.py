@@ -1,6 +1,7 @@
 """The one renderer: what is trained, where an answer stops, and what chat sees."""
 
 import pytest
+
 from tests.tiny_models import CHAT_TEMPLATE, END, tiny_tokenizer
 from tuner.data.rendering import (
     IGNORE_INDEX,

@@ -2,6 +2,7 @@
 
 import pytest
 from datasets import Dataset
+
 from tests.tiny_models import tiny_tokenizer
 from tuner.data.rendering import IGNORE_INDEX, Renderer
 from tuner.data.tokenized import require_trained_rows, tokenize

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         return _fail(run, events, str(error), exit_code=2)
     except TunerError as error:
         return _fail(run, events, str(error), exit_code=1)
-    except BaseException as error:  # the page shows a sentence; the traceback goes to train.log
+    except Exception as error:  # noqa: BLE001 (a sentence for the page; the traceback goes to train.log)
         traceback.print_exc()
         return _fail(run, events, explain(error), exit_code=1)
 

@@ -7,11 +7,11 @@ DoRA: https://arxiv.org/abs/2402.09353 · LoRA: https://arxiv.org/abs/2106.09685
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import xxhash
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -102,7 +102,7 @@ def keep_gradients_through_4bit_layers(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
@@ -130,7 +130,7 @@ def lora_config(recipe: Recipe) -> LoraConfig:
     """peft's own settings for the recipe's adapter."""
     return LoraConfig(
         r=recipe.lora.r,
-        lora_alpha=recipe.lora.lora_alpha,  # type: ignore[arg-type]  # peft takes a float as well
+        lora_alpha=recipe.lora.lora_alpha,
         lora_dropout=recipe.lora.lora_dropout,
         target_modules=recipe.lora.target_modules,
         use_rslora=recipe.lora.use_rslora,
@@ -168,17 +168,12 @@ def linear_layer_names(model: nn.Module) -> Iterator[str]:
 
 def quantized_modules(model: nn.Module) -> int:
     """How many layers really hold 4- or 8-bit weights."""
-    return sum(type(_base_layer(module)).__name__ in QUANTIZED_LAYERS for module in _leaves(model))
+    return len(_quantized_layers(model))
 
 
 def quantized_bytes(model: nn.Module) -> int:
     """Bytes of the packed weights of those layers, without their scales."""
-    layers = (_base_layer(module) for module in _leaves(model))
-    return sum(
-        layer.weight.numel() * layer.weight.element_size()
-        for layer in layers
-        if type(layer).__name__ in QUANTIZED_LAYERS
-    )
+    return sum(w.numel() * w.element_size() for w in map(_weight, _quantized_layers(model)))
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
@@ -201,20 +196,18 @@ def hash_base_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def adapter_parameters(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The trained tensors by name."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+def _quantized_layers(model: nn.Module) -> list[nn.Module]:
+    # Under an adapter they are the `base_layer` of peft's layer, whose type has another module.
+    return [
+        module
+        for module in model.modules()
+        if type(module).__name__ in QUANTIZED_LAYERS
+        and type(module).__module__.startswith("bitsandbytes")
+    ]
 
 
-def _leaves(model: nn.Module) -> Iterator[nn.Module]:
-    for name, module in model.named_modules():
-        if not name.endswith("base_layer"):
-            yield module
-
-
-def _base_layer(module: nn.Module) -> nn.Module:
-    inner = getattr(module, "base_layer", None)
-    return inner if isinstance(inner, nn.Module) else module
+def _weight(layer: nn.Module) -> torch.Tensor:
+    return cast(torch.Tensor, layer.weight)
 
 
 def _unpacked(parameter: nn.Parameter) -> int:

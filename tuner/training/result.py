@@ -57,6 +57,6 @@ def _base_eval_loss(history: list[Any]) -> float | None:
     return losses[0] if losses else None
 
 
-def _mean(values: list[float]) -> float | None:
+def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

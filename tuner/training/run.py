@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 import transformers
-from accelerate.utils import should_reduce_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import disable_progress_bars
 
 from tuner.errors import RunError, TrainingError
@@ -90,8 +90,10 @@ class Session:
         stopped = trainer.state.global_step < trainer.state.max_steps and self.stop.asked
         steps, count = trainer.state.global_step, trainer.token_count
         facts |= {"steps": steps, "trained_tokens": count.trained, "tokens": count.seen}
-        trained = verify.trained_logits(model, self.prepared.probe_rows)
-        del trainer.model, trainer.model_wrapped, trainer, model
+        # Without the trainer's autocast: as plain peft will compute what was saved.
+        plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        trained = verify.trained_logits(plain, self.prepared.probe_rows)
+        del trainer.model, trainer.model_wrapped, trainer, model, plain
         self._forget_model()
         facts |= self._proof(trained, kept.folder)
         facts["seconds"] = self._seconds_until(time.time())

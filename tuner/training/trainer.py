@@ -91,12 +91,13 @@ class RunTrainer:
 
         Raises:
             torch.OutOfMemoryError (or CPU's RuntimeError): They do not fit.
-            TrainingError: Nothing that trains received a gradient.
+            TrainingError: The loss is not a number, or nothing that trains received a gradient.
         """
         state = torch.get_rng_state()
         self.model.train()
         with self.compute_loss_context_manager():
             loss = self.compute_loss(self.model, self._prepare_inputs(self.data_collator(rows)))
+        _require_finite(loss, self.model)
         loss.backward()
         _require_gradient(self.model)
         self.model.zero_grad(set_to_none=True)
@@ -247,6 +248,15 @@ def lower_micro_batch(batch_size: int, micro_batch_size: int) -> int | None:
 def _early_stopping(recipe: Recipe) -> list[TrainerCallback]:
     patience = recipe.early_stopping_patience
     return [EarlyStoppingCallback(patience)] if patience else []
+
+
+def _require_finite(loss: torch.Tensor, model: Any) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"The loss of a first try is not a number. dtype={str(model.dtype)[6:]} may be too "
+            "narrow for this base model, or its weights are damaged. Set dtype to float32, or "
+            "choose another base_model."
+        )
 
 
 def _require_gradient(model: torch.nn.Module) -> None:

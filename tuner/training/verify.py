@@ -7,6 +7,7 @@ The trained model is let go before the fresh one is loaded, so one base's room i
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def probe_rows(tokens: Any) -> list[list[int]]:
     """A few rows of token ids to compare on, of any kind of data set."""
     names = ("input_ids",) if "input_ids" in tokens.column_names else _pair_names(tokens)
     rows = tokens.select(range(min(ROWS, len(tokens))))
-    return [sum((list(row[name]) for name in names), [])[:TOKENS] for row in rows]
+    return [list(chain(*(row[name] for name in names)))[:TOKENS] for row in rows]
 
 
 def trained_logits(model: Any, rows: list[list[int]]) -> TrainedLogits:
