@@ -1,192 +1,284 @@
 """
-Start, follow, stop and resume runs, each in a process of its own.
+Start, follow, stop and resume the process that trains a run:
 
-The process belongs to nobody: it is its own session, writes to files only, and goes on when the
-terminal or the page that started it is gone. This is where "where" will be decided: this machine
-today; several GPUs, machines, or a rented one will run the same command and write the same files.
+    start(run)                      python -m tuner.training RUN_DIR, detached
+    wait(run, on_event=print)       until it ends
+    stop(run)                       SIGTERM; it finishes its step, saves and says so
+
+The process outlives whoever started it, and writes to files only. Whoever comes later finds it by
+the pid in status.json: a page that was restarted needs nothing else to follow or stop it. Its exit
+code, though, only its parent learns; without one, an end that it did not record is an interruption.
+
+Not covered: other places. `start(run, where=...)` will run the same training of the same directory
+on all GPUs of this machine, several machines or a Hub Job, by another `command`; a queue that gives
+each device one run at a time will stand before it. POSIX only.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
+import tuner
 from tuner.errors import RunError
-from tuner.runs.events import Event
+from tuner.runs.atomic import locked
+from tuner.runs.events import Event, EventWriter
+from tuner.runs.process import birth
 from tuner.runs.redact import redact
-from tuner.runs.store import LIVE_STATES, Run, Status
+from tuner.runs.run import Run
+from tuner.runs.status import LIVE_STATES, Status, changed, read_status, write_status
 
-ROOT = Path(__file__).resolve().parents[2]
-POLL_SECONDS = 0.2
-LOG_TAIL_BYTES = 2000
+GRACE_SECONDS = 60.0
+KILL_SECONDS = 10.0  # for the system to clear a killed process away
+GONE_POLL_SECONDS = 0.02
+LOG_TAIL_BYTES, LOG_TAIL_LINES, LOG_TAIL_CHARACTERS = 8192, 5, 600
+PROJECT_ROOT = Path(tuner.__file__).resolve().parents[1]
+# A process that dies of these did so by itself; of others, somebody or the system killed it.
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PYTHONFAULTHANDLER": "1",  # a crash in native code leaves a stack in train.log
+    "PYTHONSAFEPATH": "1",  # a datasets.py in the folder we are in is not the library
+    "PYTHONUNBUFFERED": "1",  # train.log is complete when the process is killed
+    "TOKENIZERS_PARALLELISM": "true",
+}
 
-# Children of this process, so that none is left as a zombie while we live.
+# Processes started here, by pid, until their end is recorded: a parent alone learns exit codes.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def command(run: Run, resume: bool) -> list[str]:
-    """What runs. A list, never a shell line: no name in it can be taken for a command."""
-    return [sys.executable, "-m", "tuner.training", str(run.dir.resolve())] + (
-        ["--resume"] if resume else []
-    )
+def command(run: Run, *, resume: bool = False) -> list[str]:
+    """The command that trains a run."""
+    training = [sys.executable, "-m", "tuner.training", str(run.dir.resolve())]
+    return [*training, "--resume"] if resume else training
 
 
 def start(run: Run, *, resume: bool = False) -> int:
-    """Start the training process and return its pid.
+    """Start a run's process and record it.
+
+    Args:
+        resume: Go on from the last checkpoint; `resume()` checks that there is one.
+
+    Returns:
+        The pid.
 
     Raises:
-        RunError: The run is already live.
+        RunError: The run was started before, is at work, or the process cannot be started.
     """
-    if run.status()["state"] in LIVE_STATES:
-        raise RunError(f"Run {run.id} is already {run.status()['state']}.")
-    # Said before the process exists, so that nothing it says is overwritten; its pid comes after.
-    run.update_status(
-        state="preparing",
-        reason="",
-        started=time.time(),
-        finished=None,
-        exit_code=None,
-        pid=None,
-        pid_started=None,
-    )
-    with run.log_path.open("ab") as log:
-        process = subprocess.Popen(
-            command(run, resume),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=_environment(),
-        )
+    with locked(run.dir):  # two who start it at once: the second finds it preparing
+        _require_startable(run, resume)
+        process = _spawn(run, resume)
+        # Its first update of the status waits for this lock, so that the pid is always there.
+        _record_start(run, process, resume)
     _children[process.pid] = process
-    run.update_status(pid=process.pid, pid_started=_create_time(process.pid))
+    threading.Thread(target=_reap, args=(run, process), daemon=True).start()
     return process.pid
 
 
 def wait(
     run: Run,
     on_event: Callable[[Event], None] | None = None,
-    poll_seconds: float = POLL_SECONDS,
+    poll_seconds: float = 0.2,
+    *,
+    offset: int = 0,
 ) -> Status:
-    """Follow a run until its process has ended, and return its final status.
+    """Follow a run until its process ends.
 
     Args:
-        on_event: Called for each event from now on.
+        on_event: Called for every event, in order.
+        offset: Where in events.jsonl to begin; 0 tells earlier sessions of a resumed run again.
+
+    Returns:
+        Its last status. A run that nobody started returns at once.
     """
-    offset = 0
     while True:
-        ended = not _is_running(run)  # asked before reading: events written meanwhile are read
+        # Asked before reading: what a process wrote before it went is then read as well.
+        alive = run.is_process_alive()
+        if not alive:
+            _settle(run)
         events, offset = run.events(offset)
-        for event in events if on_event else []:
-            on_event(event)  # type: ignore[misc]
-        if ended:
-            return _final_status(run)
+        if on_event:
+            for event in events:
+                on_event(event)
+        if not alive:
+            return run.status()
         time.sleep(poll_seconds)
 
 
-def stop(run: Run, grace_seconds: float = 60.0) -> Status:
-    """Ask a run to stop after its step and keep its adapter; kill it if it does not.
+def stop(run: Run, grace_seconds: float = GRACE_SECONDS) -> Status:
+    """Ask a run to finish its step, save and end; kill it when it does not.
+
+    Args:
+        grace_seconds: How long it may take.
 
     Raises:
-        RunError: The run is not live.
+        RunError: It is not at work.
     """
-    status = run.status()
-    if status["state"] not in LIVE_STATES:
-        raise RunError(f"Run {run.id} is {status['state']}; there is nothing to stop.")
-    pid = int(status["pid"] or 0)
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace_seconds
-    while _is_running(run):
-        if time.monotonic() > deadline:
-            return _kill(run, pid, grace_seconds)
-        time.sleep(POLL_SECONDS / 2)
-    return _final_status(run)
+    state = run.status()["state"]
+    if state not in LIVE_STATES:
+        raise RunError(f"Run {run.id} is {state}: there is nothing to stop.")
+    run.update_status(stop_asked=time.time())
+    _signal(run, signal.SIGTERM)
+    if not _is_gone_within(run, grace_seconds):
+        if run.status()["state"] in LIVE_STATES:  # else it has its last word, and hangs after it
+            run.update_status(reason=f"It did not stop within {grace_seconds:g} s and was killed.")
+        _signal(run, signal.SIGKILL)
+        _is_gone_within(run, KILL_SECONDS)
+    _settle(run)
+    return run.status()
 
 
 def resume(run: Run) -> int:
     """Start a run again at its last checkpoint.
 
+    Returns:
+        The pid.
+
     Raises:
-        RunError: It is live, completed, or has no checkpoint.
+        RunError: It completed, is at work, was never started, or has no checkpoint.
     """
     state = run.status()["state"]
-    if state in LIVE_STATES:
-        raise RunError(f"Run {run.id} is already {state}.")
     if state == "completed":
         raise RunError(f"Run {run.id} completed; there is nothing to resume.")
-    if run.last_checkpoint() is None:
-        raise RunError(
-            f"Run {run.id} has no checkpoint yet. Start it again: "
-            f"python -m tuner train --recipe {run.recipe_path}"
-        )
+    if state == "queued":
+        raise RunError(f"Run {run.id} has not begun; start it.")
+    if state not in LIVE_STATES and not run.last_checkpoint():
+        raise RunError(f"Run {run.id} cannot be resumed. {run.what_is_left()}")
     return start(run, resume=True)
 
 
+def _require_startable(run: Run, resume: bool) -> None:
+    state = run.status()["state"]
+    if state in LIVE_STATES:
+        raise RunError(f"Run {run.id} is {state} already.")
+    if run.is_process_alive():
+        raise RunError(f"Run {run.id} is {state}, and its process is about to end. Try again.")
+    if not resume and state != "queued":
+        raise RunError(
+            f"Run {run.id} is {state}, and a run is started once. Resume it, or begin a new one: "
+            f"`{run.train_again()}`."
+        )
+
+
+def _spawn(run: Run, resume: bool) -> subprocess.Popen[bytes]:
+    try:
+        with open(run.log_path, "ab") as log:
+            return subprocess.Popen(
+                command(run, resume=resume),
+                stdin=subprocess.DEVNULL,
+                stdout=log,  # a file: a pipe that nobody reads would stop the training
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                start_new_session=True,  # closing the terminal or Ctrl-C there is not for it
+            )
+    except OSError as error:
+        raise RunError(f"Run {run.id} cannot be started: {error.strerror}.") from None
+
+
 def _environment() -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "PYTHONUNBUFFERED": "1",  # train.log is read while it is written
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
+    """Ours, with defaults, and with tuner importable from whatever folder we are in."""
+    paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _create_time(pid: int) -> float | None:
+def _record_start(run: Run, process: subprocess.Popen[bytes], resume: bool) -> None:
+    began, checkpoint = birth(process.pid), run.last_checkpoint() if resume else None
+    changes = Status(
+        state="preparing",
+        reason="",
+        pid=process.pid,
+        pid_started=began.started,
+        pid_started_after_boot=began.after_boot,
+        started=time.time(),
+        resumed_from=checkpoint[0] if checkpoint else None,
+        stop_asked=None,
+        exit_code=None,
+    )
     try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
+        write_status(run.status_path, changed(read_status(run.status_path), changes))
+    except OSError as error:
+        process.kill()  # nobody would find it again
+        process.wait()
+        raise RunError(f"Run {run.id} cannot be started: {error.strerror}.") from None
+
+
+def _reap(run: Run, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a child, so that no zombie stays, and record its end."""
+    process.wait()
+    with suppress(OSError, RunError):  # the run was deleted meanwhile
+        _settle(run)
+    _children.pop(process.pid, None)
+
+
+def _settle(run: Run) -> None:
+    """Record how a process ended that did not do so itself, if it did end and we know how."""
+    with locked(run.dir):
+        status = read_status(run.status_path)
+        if status["state"] not in LIVE_STATES or run.is_process_alive():
+            return
+        child = _children.get(status["pid"] or 0)
+        code = child.wait() if child else None
+        if (ending := _ending(run, status, code)) is None:
+            return  # reads as interrupted; its parent may know better
+        state, reason = ending
+        with suppress(OSError):  # a full disk: reads as interrupted, too
+            changes = Status(state=state, reason=reason, exit_code=code)
+            write_status(run.status_path, changed(status, changes))
+            with EventWriter(run.events_path) as events:
+                events.write("state", state=state, reason=reason)
+
+
+def _ending(run: Run, status: Status, code: int | None) -> tuple[str, str] | None:
+    """The state and the reason for a process that is gone; None when they can't be known."""
+    left = run.what_is_left()
+    if status["stop_asked"]:
+        return "stopped", f"{status['reason'] or 'It ended at once, without saving.'} {left}"
+    if code is None:
         return None
+    if code < 0 and -code not in CRASHES:
+        hint = ", often for lack of memory" if -code == signal.SIGKILL else ""
+        return "interrupted", f"The training process was killed ({_name(-code)}{hint}). {left}"
+    how = f"crashed ({_name(-code)})" if code < 0 else f"ended with exit code {code}"
+    return "failed", f"The training process {how}. {_log_tail(run)}"
 
 
-def _is_running(run: Run) -> bool:
-    """Whether the process is there; its written state may already be a final one."""
-    status = run.written_status()
-    pid = status.get("pid")
-    child = _children.get(pid) if pid else None
-    if child is not None:
-        return child.poll() is None
-    started = status.get("pid_started")
-    return bool(pid) and _create_time(int(pid or 0)) == started and not _is_zombie(int(pid or 0))
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
-
-
-def _final_status(run: Run) -> Status:
-    """The status of a run whose process has ended, also where it could not say so itself."""
-    status = run.written_status()
-    child = _children.pop(status.get("pid") or 0, None)
-    if status["state"] not in LIVE_STATES:
-        return status
-    if child is not None and child.returncode > 0:
-        reason = f"The process failed: {_log_tail(run)}"
-        run.update_status(state="failed", reason=reason, exit_code=1)
-    return run.status()
-
-
-def _kill(run: Run, pid: int, grace_seconds: float) -> Status:
-    os.killpg(pid, signal.SIGKILL)  # its own session: the group is the process and its children
-    if child := _children.pop(pid, None):
-        child.wait()
-    last = run.last_checkpoint()
-    left = f"checkpoint step-{last[0]} is kept" if last else "no checkpoint was saved yet"
-    reason = f"Killed: it did not stop within {grace_seconds:.0f} s; {left}."
-    run.update_status(state="stopped", reason=reason)
-    return run.status()
+def _name(number: int) -> str:
+    names = {known.value: known.name for known in signal.Signals}
+    return names.get(number, f"signal {number}")
 
 
 def _log_tail(run: Run) -> str:
-    with run.log_path.open("rb") as log:
-        log.seek(max(0, run.log_path.stat().st_size - LOG_TAIL_BYTES))
-        lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    return redact(lines[-1]) if lines else "it wrote nothing to train.log"
+    """The last words of train.log, where the reason usually stands."""
+    with open(run.log_path, "rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        text = redact(log.read().decode("utf-8", errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    tail = "\n".join(lines[-LOG_TAIL_LINES:])[-LOG_TAIL_CHARACTERS:]
+    return f"train.log ends with:\n{tail}" if tail else "It left nothing in train.log."
+
+
+def _signal(run: Run, number: signal.Signals) -> None:
+    """Send a signal to the process; a kill also reaches what it started."""
+    pid = read_status(run.status_path)["pid"]
+    if pid is None or not run.is_process_alive():
+        return
+    with suppress(ProcessLookupError):  # it went in this very moment
+        if number == signal.SIGKILL and os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+
+
+def _is_gone_within(run: Run, seconds: float) -> bool:
+    # Not psutil's wait(): for a child of ours it would take the exit code away from Popen.
+    until = time.monotonic() + seconds
+    while run.is_process_alive():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(GONE_POLL_SECONDS)
+    return True
