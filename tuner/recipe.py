@@ -5,10 +5,11 @@ A recipe is complete: every default is a value in it, so a run directory's recip
 run. Validation returns every problem at once; an unknown key is refused with the nearest known one.
 
 Defaults: LoRA on all linear layers, r 16, learning rate 2e-4 (about ten times full fine-tuning's),
-effective batch 16 (QLoRA, https://arxiv.org/abs/2305.14314; LoRA Without Regret, Thinking Machines).
+effective batch 16 (QLoRA, arXiv 2305.14314; LoRA Without Regret, Thinking Machines).
 """
 
-import difflib
+import copy
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.errors import RecipeError
+from tuner.problems import sentences, unknown_setting
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -33,6 +35,7 @@ OPTIMIZERS = (
     "adafactor",
     "sgd",
 )
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 class Section(BaseModel):
@@ -65,7 +68,8 @@ class DatasetSettings(Section):
     revision: str | None = Field(None, description="Hub dataset revision; resolved to a commit.")
     columns: dict[str, str | list[str]] = Field(
         default_factory=dict,
-        description="Column mapping: system, prompt, answer, text, chosen, rejected, label.",
+        description="Role to column; roles: system, prompt, answer, messages, text, chosen, "
+        "rejected, label.",
     )
     system_prompt: str | None = Field(
         None, description="Put before every conversation that has no system message of its own."
@@ -76,6 +80,9 @@ class DatasetSettings(Section):
     )
     skip_bad_rows: bool = Field(False, description="Leave unreadable rows out and count them.")
     seed: int = Field(42, description="Draws max_rows and the held-out rows.")
+    fingerprint: str | None = Field(
+        None, description="Set by the run: SHA-256 of the rows it trained and evaluated on."
+    )
 
 
 class Recipe(Section):
@@ -111,18 +118,28 @@ class Recipe(Section):
     gradient_checkpointing: bool | Auto = Field(
         "auto", description="Recompute activations to save memory; auto: when they don't fit."
     )
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
-    lr_scheduler_type: Literal[LR_SCHEDULERS] = "cosine"  # type: ignore[valid-type]
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        2e-4, description="Step size at its highest; for LoRA ten times full fine-tuning's."
+    )
+    lr_scheduler_type: Literal[LR_SCHEDULERS] = Field(  # type: ignore[valid-type]
+        "cosine", description="How the learning rate falls after the warm-up."
+    )
     warmup_steps: Annotated[float, Field(ge=0)] = Field(
         0.03, description="Steps of rising learning rate; below 1, a share of all steps."
     )
-    num_train_epochs: Annotated[float, Field(gt=0)] = 3.0
+    num_train_epochs: Annotated[float, Field(gt=0)] = Field(
+        3.0, description="Passes over the training rows."
+    )
     max_steps: Positive | None = Field(None, description="Optimizer steps; overrides epochs.")
     optim: Literal[OPTIMIZERS] = Field(  # type: ignore[valid-type]
         "auto", description="auto: paged_adamw_8bit on CUDA, adamw_torch_fused elsewhere."
     )
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Pull of the trained weights towards zero."
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Longer gradients are cut to this length; QLoRA uses 0.3."
+    )
     neftune_noise_alpha: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Noise on embeddings while training; for chat, optional."
     )
@@ -133,7 +150,7 @@ class Recipe(Section):
     save_total_limit: Positive = Field(
         3, description="Checkpoints kept; the best and the last always are."
     )
-    logging_steps: Positive = 1
+    logging_steps: Positive = Field(1, description="Steps between two points of the curves.")
     early_stopping_patience: Positive | None = Field(
         None, description="Stop after this many evaluations without a better eval loss."
     )
@@ -143,7 +160,7 @@ class Recipe(Section):
     sample_prompts: list[str] = Field(
         default_factory=list, description="Answered before training and at each evaluation."
     )
-    sample_max_new_tokens: Positive = 80
+    sample_max_new_tokens: Positive = Field(80, description="Length of a sample, at most.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -191,7 +208,22 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError([_sentence(problem) for problem in error.errors()]) from None
+        found = sentences(error, known_keys())
+        raise RecipeError([*found, *_contradictions_beside(error, values)]) from None
+
+
+def _contradictions_beside(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
+    """Contradictions among the sound settings: pydantic looks for them only when all are sound."""
+    unsound = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+    if not unsound:
+        return []  # then the error is about contradictions already
+    try:
+        Recipe.model_validate({key: values[key] for key in values if str(key) not in unsound})
+    except ValidationError as further:
+        # A setting that is unsound has its default here: nothing can be said about it.
+        lines = sentences(further, known_keys())
+        return [line for line in lines if not any(key in line for key in unsound)]
+    return []
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -220,7 +252,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def to_yaml(recipe: Recipe) -> str:
     """Write every setting, defaults included, in the order of the class."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    settings = recipe.model_dump(mode="json")
+    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
 def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,12 +267,12 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     Raises:
         RecipeError: A key that is not a setting.
     """
-    merged = _deep_copy(values)
+    merged = copy.deepcopy(dict(values))
     problems = []
     for key, value in settings.items():
         full = full_key(key)
         if full is None:
-            problems.append(_unknown(key))
+            problems.append(unknown_setting(key, known_keys()))
         else:
             _put(merged, full, value)
     if problems:
@@ -280,62 +313,26 @@ def full_key(key: str) -> str | None:
     return inside[0] if len(inside) == 1 else None
 
 
-def _sentence(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
-    if problem["type"] == "extra_forbidden":
-        return _unknown(key)
-    if problem["type"] == "value_error" and not key:
-        return str(problem["ctx"]["error"])
-    return f"{key}={problem['input']!r} cannot be used: {_lower(problem['msg'])}."
-
-
-def _is_branch(part: Any) -> bool:
-    """Pydantic adds the branch of a union (`int`, `literal[...]`) to the place of a problem."""
-    text = str(part)
-    return text in {"int", "bool", "str", "float", "constrained-int"} or "[" in text
-
-
-def _unknown(key: str) -> str:
-    keys = known_keys()
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    near = near or difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in keys], 1)
-    hint = f" Did you mean {near[0]}?" if near else " See `python -m tuner train --help`."
-    return f"{key} is not a recipe setting.{hint}"
-
-
 def _scalar(text: str) -> Any:
+    """A number, truth value, quoted text, [list] or {mapping} as YAML reads it; else the text.
+
+    So prose stays prose, with its colons and hashes, and 2e-4 is a number: YAML 1.1 wants 2.0e-4.
+    """
     try:
-        return float(text) if _is_exponent(text) else yaml.safe_load(text)
+        value = float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-
-
-def _is_exponent(text: str) -> bool:
-    """YAML 1.1 reads 2e-4 as a string: it wants 2.0e-4."""
-    head, mark, tail = text.lower().partition("e")
-    return bool(mark) and _is_number(head) and tail.lstrip("+-").isdigit()
-
-
-def _is_number(text: str) -> bool:
-    return text.lstrip("+-").replace(".", "", 1).isdigit()
+    means_yaml = text.startswith(("[", "{", "'", '"')) or text.lower() in ("", "null", "~")
+    return value if means_yaml or isinstance(value, bool | int | float) else text
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if not isinstance(values.get(section), dict):
+            values[section] = {}  # a section left empty in YAML is None
+        values = values[section]
     values[last] = value
-
-
-def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _deep_copy(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-    }
-
-
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
 
 
 def _one_line(error: Exception) -> str:

@@ -134,11 +134,12 @@ def test_events_tell_the_whole_run(completed):
 def test_the_best_checkpoint_is_what_the_adapter_holds(completed):
     best = min((e["eval_loss"], e["step"]) for e in completed.events(0)[0] if e["kind"] == "eval")
 
-    best_weights = weights(completed.checkpoints_dir / f"step-{best[1]}")
-    assert completed.result()["kept_step"] == best[1]
-    assert all(
-        torch.equal(kept[name], value) for name, value in weights(completed.adapter_dir).items()
+    kept, best_weights = (
+        weights(folder)
+        for folder in (completed.adapter_dir, completed.checkpoints_dir / f"step-{best[1]}")
     )
+    assert completed.result()["kept_step"] == best[1]
+    assert all(torch.equal(best_weights[name], value) for name, value in kept.items())
 
 
 def test_a_run_killed_at_a_checkpoint_and_resumed_ends_with_the_same_weights(

@@ -111,8 +111,10 @@ def resolve(
     """The recipe with every `auto` decided."""
     decided: dict[str, Any] = {
         "revision": base.revision,
-        "micro_batch_size": fits.micro_batch_size,
-        "gradient_checkpointing": fits.gradient_checkpointing,
+        "micro_batch_size": _decided(recipe.micro_batch_size, fits.micro_batch_size),
+        "gradient_checkpointing": _decided(
+            recipe.gradient_checkpointing, fits.gradient_checkpointing
+        ),
         "optim": _optimizer(recipe, device),
         "dataset": recipe.dataset.model_copy(update={"fingerprint": fingerprint}),
         **cadence(recipe, total_steps(recipe, rows)),
@@ -185,6 +187,10 @@ def _side(
     if not len(examples):
         return examples, TokenReport()
     return tokenize(examples, renderer, tokens_dir / f"{side}.arrow", progress)
+
+
+def _decided(setting: Any, otherwise: Any) -> Any:
+    return otherwise if setting == "auto" else setting
 
 
 def _optimizer(recipe: Recipe, device: torch.device) -> str:
