@@ -1,0 +1,164 @@
+"""
+What a forward pass leaves in memory for the backward pass, tensor by tensor.
+
+PyTorch keeps, for every operation, the inputs its derivative needs. Which these are was read off
+autograd itself (torch.autograd.graph.saved_tensors_hooks); tests/test_memory.py does so again for
+every family, with and without adapters, mixed precision and padding.
+Gradient checkpointing, https://arxiv.org/abs/1604.06174: one hidden state per block is kept, and the
+rest of one block at a time is computed again.
+Not covered: dropout inside the base model (the families covered train without it).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tuner.architecture import Architecture, Linear
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One micro-batch through the model, and what about it decides what is kept.
+
+    Args:
+        rows, length: Sequences at once, and tokens in each.
+        padded: The rows differ in length (or are packed), so that attention needs a mask.
+        element: Bytes of one number of the base and its activations: 4, or 2 in mixed precision.
+        targets: Layers with an adapter, each with the number of blocks where it has one.
+        rank: Of the adapters.
+        full: All weights train; then there are no targets.
+        dropout, dora: On the adapters.
+        int8: The base's layers are bitsandbytes' 8-bit ones.
+    """
+
+    rows: int
+    length: int
+    padded: bool
+    element: int
+    targets: Sequence[tuple[Linear, int]] = ()
+    rank: int = 0
+    full: bool = False
+    dropout: bool = False
+    dora: bool = False
+    int8: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.length
+
+
+def kept_by_blocks(model: Architecture, run: Pass) -> int:
+    """Bytes that all blocks together keep for their backward."""
+    block = (
+        _kept_by_norms(model, run)
+        + _kept_by_attention(model, run)
+        + _kept_by_nonlinearity(model, run)
+        + _kept_inputs(model, run)
+    )
+    return run.tokens * (model.blocks * block + _kept_by_adapters(model, run)) + _casts(run)
+
+
+def kept_with_checkpointing(model: Architecture, run: Pass) -> int:
+    """Bytes of every block's hidden state, and of one block computed again."""
+    hidden_states = run.tokens * model.blocks * model.hidden * run.element
+    return hidden_states + kept_by_blocks(model, run) // model.blocks
+
+
+def kept_by_last_norm(model: Architecture, run: Pass) -> int:
+    """Bytes that the model's last norm keeps, and its output, which the head reads."""
+    rms = model.family.norm == "rms"
+    weight_gradient = run.element if run.full and rms else 0
+    kept = FLOAT if rms else run.element
+    return run.tokens * model.hidden * (kept + weight_gradient + run.element)
+
+
+def _casts(run: Pass) -> int:
+    """Autocast keeps the 16-bit copies that it made of the adapters' float32 weights."""
+    if run.element == FLOAT:
+        return 0
+    weights = sum(blocks * (linear.inputs + linear.outputs) for linear, blocks in run.targets)
+    return weights * run.rank * run.element
+
+
+def _kept_by_norms(model: Architecture, run: Pass) -> int:
+    """Per token. An RMS norm computes in float32, and keeps that copy of its input."""
+    family = model.family
+    if family.norm == "layer":
+        inputs = 1 if family.parallel else family.norms  # parallel branches norm the same tensor
+        return inputs * model.hidden * run.element + family.norms * 2 * run.element
+    width, statistics = family.norms * model.hidden, family.norms
+    if family.qk_norm:
+        width += model.query + model.key_value
+        statistics += 2 if family.qk_norm == "all" else model.heads + model.kv_heads
+    return FLOAT * (width + statistics) + (run.element * width if run.full else 0)
+
+
+def _kept_by_attention(model: Architecture, run: Pass) -> int:
+    """Per token: query, key, value, output, the softmax's normaliser, and a mask if there is one."""
+    if model.family.eager:
+        # tanh of the scores, their softmax in float32, and that in 16 bit: 8 bytes either way.
+        scores = model.heads * run.length * 2 * FLOAT
+        return 3 * model.query * run.element + scores
+    mask = run.length if run.padded else 0  # sdpa turns the mask into numbers, anew in each block
+    numbers = _kept_projections(model, run.padded) + model.query + mask
+    return numbers * run.element + model.heads * FLOAT
+
+
+def _kept_projections(model: Architecture, padded: bool) -> int:
+    """Numbers per token of query, key and value. A view of a joint projection keeps all of it."""
+    joint = model.query + 2 * model.key_value
+    is_joint = model.linears[0].outputs == joint
+    if is_joint and not model.family.rope:
+        return joint
+    if padded and 1 < model.kv_heads < model.heads:
+        return 3 * model.query  # with a mask, sdpa wants as many keys as queries
+    return model.query + model.key_value + (joint if is_joint else model.key_value)
+
+
+def _kept_by_nonlinearity(model: Architecture, run: Pass) -> int:
+    """Per token: gated, the gate before and after its nonlinearity, and what it gates."""
+    tensors = 3 if model.family.gated else model.family.activation_tensors
+    return tensors * model.intermediate * run.element
+
+
+def _kept_inputs(model: Architecture, run: Pass) -> int:
+    """Per token and block: inputs of linear layers that a weight's gradient needs, each once.
+
+    A frozen layer needs none, except that bitsandbytes' 8-bit layers hold on to theirs.
+    """
+    shared = run.full or run.int8
+    widths = {linear.reads: linear.inputs for linear in model.linears} if shared else {}
+    return run.element * sum(w for reads, w in widths.items() if not _already_kept(model, reads))
+
+
+def _kept_by_adapters(model: Architecture, run: Pass) -> int:
+    """Per token, over all blocks."""
+    total = 0
+    for linear, blocks in run.targets:
+        total += blocks * run.rank * run.element  # what A hands to B
+        total += blocks * (2 * linear.outputs * run.element if run.dora else 0)
+    return total + sum(_kept_adapter_inputs(model, run))
+
+
+def _kept_adapter_inputs(model: Architecture, run: Pass) -> Iterator[int]:
+    """Per token: what A multiplies.
+
+    In float32 layers that read the same tensor share it. In mixed precision peft casts every
+    adapter's input to float32 and autocast casts it back: a copy for each.
+    """
+    if run.element < FLOAT or run.dropout:
+        for linear, blocks in run.targets:
+            mask = FLOAT if run.dropout else 0
+            yield blocks * linear.inputs * (run.element + mask)
+        return
+    if run.int8:
+        return  # counted there
+    for reads in {linear.reads for linear, _ in run.targets}:
+        if not _already_kept(model, reads):
+            yield max(b * linear.inputs for linear, b in run.targets if linear.reads == reads) * FLOAT
+
+
+def _already_kept(model: Architecture, reads: str) -> bool:
+    """sdpa keeps its own output, which the output projection reads."""
+    return reads == "attention" and not (model.family.eager or model.family.concatenated_rope)

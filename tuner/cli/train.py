@@ -1,0 +1,114 @@
+"""`train` and `resume`: check, start a run, follow it or leave it to itself."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.answers import BAD_INPUT, Answer
+from tuner.cli.follow import follow
+from tuner.cli.recipe_options import (
+    BaseModelOption,
+    DatasetOption,
+    HardwareOption,
+    JsonOption,
+    MapOption,
+    PresetOption,
+    RecipeFileOption,
+    RecipeOptions,
+    RunsDirOption,
+    SetOption,
+    SkipBadRowsOption,
+    recipe_from_options,
+)
+from tuner.cli.run_commands import RUNS_DIR, RunArgument
+from tuner.recipe import Recipe, to_yaml
+from tuner.runs import launch
+from tuner.runs.store import Run, RunStore
+
+DetachOption = Annotated[
+    bool, typer.Option("--detach", help="Start it and return at once; it goes on by itself.")
+]
+
+
+def train(
+    preset: PresetOption = None,
+    hardware: HardwareOption = "builtin",
+    recipe: RecipeFileOption = None,
+    base_model: BaseModelOption = None,
+    dataset: DatasetOption = None,
+    columns: MapOption = None,
+    settings: SetOption = None,
+    skip_bad_rows: SkipBadRowsOption = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="A name for the run, such as support-bot."),
+    ] = None,
+    runs_dir: RunsDirOption = RUNS_DIR,
+    detach: DetachOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, estimate and show the recipe; create nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Fine-tune a base model on your data and keep the adapter."""
+    options = RecipeOptions(
+        preset, hardware, recipe, base_model, dataset, columns or (), settings or (), skip_bad_rows
+    )
+    return _train(recipe_from_options(options), runs_dir, name, detach, dry_run)
+
+
+def resume(
+    run: RunArgument,
+    runs_dir: RunsDirOption = RUNS_DIR,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+) -> Answer:
+    """Continue a run at its last checkpoint.
+
+    For runs that were stopped, failed or were interrupted; those that completed stay as they are.
+    """
+    found = RunStore(runs_dir).get(run)
+    if detach:
+        launch.resume(found)
+        return _detached(found)
+    return follow(found, lambda: launch.resume(found))
+
+
+def _train(recipe: Recipe, runs_dir: Path, name: str | None, detach: bool, dry_run: bool) -> Answer:
+    # Here, because `runs` and `show` need nothing of what the checks import.
+    from tuner.checks import check_before_start
+
+    check_before_start(recipe, runs_dir, name)
+    if dry_run:
+        return _plan(recipe, runs_dir)
+    store = RunStore(runs_dir)
+    run = store.create(recipe, name)
+    if detach:
+        launch.start(run)
+        return _detached(run)
+    print(f"{run.id}: getting ready. Ctrl-C stops it and keeps the adapter.", file=sys.stderr)
+    answer = follow(run, lambda: launch.start(run))
+    if answer.exit_code == BAD_INPUT:
+        store.delete(run.id)  # found deep in the data: nothing was trained, so nothing stays
+    return answer
+
+
+def _detached(run: Run) -> Answer:
+    document = {"run": run.id, "dir": str(run.dir.resolve())}
+    text = f"{run.id} is training. See how it goes: python -m tuner show {run.id}"
+    return Answer(document, text)
+
+
+def _plan(recipe: Recipe, runs_dir: Path) -> Answer:
+    from tuner.cli.estimate import estimate_of, estimate_text
+
+    figures = estimate_of(recipe)
+    document = {
+        "dry_run": True,
+        "runs_dir": str(runs_dir.resolve()),
+        "recipe": recipe.model_dump(mode="json"),
+        "estimate": figures,
+    }
+    return Answer(document, f"{to_yaml(recipe)}\n{estimate_text(figures)}\nNothing was created.")

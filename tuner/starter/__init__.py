@@ -1,0 +1,9 @@
+"""
+The built-in practice model: a 5-million-parameter chat model that needs no internet and no GPU.
+
+This module imports nothing heavy, so the page can show the path without loading torch.
+"""
+
+from pathlib import Path
+
+STARTER_DIR = Path(__file__).parent / "model"
