@@ -16,15 +16,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.tiny_models import CONTEXT, tiny_model
+from tests.tiny_models import tiny_model
 from tuner.cli import app
 
+CONTEXT = 2048  # of the base model; the recipe's default max_length fits
 GOOD_ROWS = [{"question": f"What is {n} plus {n}?", "answer": f"It is {n + n}."} for n in range(24)]
 
 
 @pytest.fixture(scope="module")
 def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models"))
+    return tiny_model(tmp_path_factory.mktemp("models"), context=CONTEXT)
 
 
 @pytest.fixture
@@ -48,7 +49,6 @@ def assert_refused(result: Result, runs_dir: Path, *names: str) -> None:
     assert result.stdout == ""
     for name in names:
         assert name in result.stderr
-    assert result.stderr.strip().endswith((".", "?")) or "--map" in result.stderr
     assert "Traceback" not in result.stderr
     assert not runs_dir.exists() or not any(runs_dir.iterdir())
 
@@ -96,7 +96,7 @@ BAD_FILES = {
     "empty": (write("empty.jsonl", ""), ["empty.jsonl is empty"]),
     "not what it is called": (write("rows.parquet", "a,b\n1,2\n"), ["rows.parquet is not Parquet"]),
     "a picture": (write("rows.csv", b"\x89PNG\r\n\x1a\n" + bytes(64)), ["rows.csv is a picture"]),
-    "truncated JSON": (write("cut.json", json.dumps(GOOD_ROWS)[:-30]), ["cut.json"]),
+    "truncated JSON": (write("cut.json", json.dumps(GOOD_ROWS)[:-30]), ["cut.json", "cut off"]),
     "wrong encoding": (write("latin.csv", LATIN_1), ["latin.csv is not UTF-8", "line 2"]),
     "bad lines": (
         write("broken.jsonl", BROKEN_LINES),

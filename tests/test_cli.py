@@ -78,7 +78,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 @pytest.fixture(scope="module")
 def trained(shell: Shell) -> tuple[Any, str]:
     """A run of four steps in the foreground: its document and what was said meanwhile."""
-    options = ("--name", "sums", "--set", "max_steps=4", "--set", "sample_prompts=[What is 2?]")
+    options = ("--name", "sums", "--set", "max_steps=4", "--set", 'sample_prompts=["What is 2?"]')
     out, err = shell.run("train", *shell.recipe, *options, "--json")
     return json.loads(out), err
 

@@ -7,7 +7,7 @@ it stands, so every preset runs with no internet. The settings of a tier are wri
 
     recipe = load_preset("chatbot").recipe("gpu-24gb")
 
-Not covered: which tier fits this machine (memory.py estimates that from a recipe).
+Not covered: which tier fits this machine (memory/ estimates that from a recipe).
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from datasets import Dataset
 from peft import PeftModel
 
 from tests.tiny_models import FAMILIES, tiny_model
-from tuner.base_models import find_base_model
+from tuner.base_models.lookup import find_base_model
 from tuner.data.rendering import Renderer
 from tuner.data.tokenized import tokenize
 from tuner.data.tokenizer import load_tokenizer

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_model
-from tuner.base_models import find_base_model
+from tuner.base_models.lookup import find_base_model
 from tuner.errors import ModelError
 from tuner.recipe import Recipe, make_recipe
 from tuner.training import model as models

@@ -41,31 +41,31 @@ def estimate(
 
 def estimate_of(recipe: Recipe) -> dict[str, Any]:
     """The estimate as --json prints it; data that is quick to read counts."""
-    from tuner.base_models import check_length, find_base_model
+    from tuner.base_models.lookup import check_length, find_base_model
     from tuner.checks import look_at_data
     from tuner.device import this_device
-    from tuner.memory import estimate as estimate_memory
+    from tuner.memory.estimate import estimate as estimate_memory
 
     base = find_base_model(recipe.base_model, recipe.revision)
     check_length(recipe, base)
-    report = look_at_data(recipe) if recipe.dataset.source else None
-    rows = report["train_rows"] if report else None
-    found = estimate_memory(recipe, base, this_device(), rows=rows)
-    return {"base_model": recipe.base_model, "rows": rows, **found.document()}
+    data = look_at_data(recipe) if recipe.dataset.source else None
+    rows = data.train_rows if data else None
+    mean_tokens = min(data.mean_tokens, recipe.max_length) if data else None
+    found = estimate_memory(recipe, base, this_device(), rows=rows, mean_tokens=mean_tokens)
+    return {"base_model": recipe.base_model, "train_rows": rows, **found.document()}
 
 
 def estimate_text(figures: dict[str, Any]) -> str:
     """The same for a person."""
     needed, there = figures["estimated_memory_bytes"], figures["available_memory_bytes"]
-    fits = "fits" if figures["fits"] else "does not fit"
     trains, total = figures["trainable_parameters"], figures["total_parameters"]
+    parts = [(f"  {part}", gigabytes(size)) for part, size in figures["breakdown"].items() if size]
     lines = [
-        f"{gigabytes(needed)} of {gigabytes(there)}: {fits}.",
-        aligned(
-            [(f"  {k.replace('_', ' ')}", gigabytes(v)) for k, v in figures["breakdown"].items()],
-            (1,),
-        ),
+        f"{gigabytes(needed)} of {gigabytes(there)}: {figures['verdict']}.",
+        aligned(parts, numeric=(1,)),
         f"{share(trains, total)} of {parameters(total)} parameters train.",
+        f"{figures['micro_batch_size']} rows at once"
+        + (", with gradient checkpointing." if figures["gradient_checkpointing"] else "."),
     ]
     if figures["estimated_seconds"] is not None:
         lines.append(f"About {duration(figures['estimated_seconds'])} on this machine.")

@@ -65,10 +65,13 @@ def preview(
 def preview_of(recipe: Recipe, first_row: int | None, rows: int) -> "Preview":
     """Find the base model's tokenizer and preview the recipe's data with it."""
     # Here, because `runs` has no use for them, and the tokenizer imports transformers.
-    from tuner.base_models import check_length, find_base_model
+    from datasets import disable_progress_bars
+
+    from tuner.base_models.lookup import check_length, find_base_model
     from tuner.data.preview import preview as preview_data
     from tuner.data.tokenizer import load_tokenizer
 
+    disable_progress_bars()
     base = find_base_model(recipe.base_model, recipe.revision)
     check_length(recipe, base)
     tokenizer = load_tokenizer(str(base.folder or base.name), base.revision)
@@ -123,9 +126,9 @@ def _histogram(shown: "Preview") -> str:
     )
     lines = [head]
     for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        bar = "█" * round(BAR_WIDTH * count / tallest) or ("▏" if count else "")
+        bar = "█" * round(BAR_WIDTH * count / tallest) + " " if count else ""
         cut = "  ← max_length" if start <= limit < end else ""
-        lines.append(f"  {start:>{width},}–{end:<{width},} {bar} {count:,}{cut}")
+        lines.append(f"  {start:>{width},}–{end:<{width},} {bar}{count:,}{cut}")
     return "\n".join(lines)
 
 

@@ -45,12 +45,13 @@ def share(part: float, whole: float) -> str:
 def parameters(count: int) -> str:
     """A count of weights.
 
-    >>> parameters(7_241_732_096), parameters(5_100_000), parameters(640)
-    ('7.2 B', '5.1 M', '640')
+    >>> parameters(7_241_732_096), parameters(135_000_000), parameters(640)
+    ('7.2 B', '135 M', '640')
     """
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if count >= size:
-            return f"{count / size:.1f} {unit}"
+            digits = 1 if count < 100 * size else 0
+            return f"{count / size:.{digits}f} {unit}"
     return str(count)
 
 

@@ -16,7 +16,9 @@ from tuner.recipe import to_yaml
 from tuner.runs import launch
 from tuner.runs.store import Run, RunStore, Summary
 
-EVENTS_SHOWN = 20
+EVENTS_SHOWN = 50  # as JSON
+LINES_SHOWN = 12  # of them as text, where curves and samples have no place
+TOLD = ("log", "warning", "eval", "checkpoint", "state")
 RUNS_DIR = Path("runs")
 
 RunArgument = Annotated[
@@ -50,7 +52,7 @@ def show(
     text = [
         result_text(found, status["state"], status["reason"]),
         f"\n{to_yaml(found.recipe()).rstrip()}\n",
-        *(_event_line(event) for event in events),
+        *[_event_line(event) for event in events if event["kind"] in TOLD][-LINES_SHOWN:],
     ]
     return Answer(document, "\n".join(text))
 

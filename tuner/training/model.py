@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tuner.base_models import BaseModel
+from tuner.base_models.lookup import BaseModel
 from tuner.errors import ModelError, TrainingError
 from tuner.recipe import Recipe
 

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 
-from tuner.base_models import BaseModel, check_length, find_base_model
+from tuner.base_models.lookup import BaseModel, check_length, find_base_model
 from tuner.data.prepare import load_examples, load_report, prepare_dataset
 from tuner.data.rendering import Renderer
 from tuner.data.tokenized import TokenReport, require_trained_rows, tokenize
 from tuner.data.tokenizer import load_tokenizer
 from tuner.device import this_device
-from tuner.memory import Estimate, estimate
+from tuner.memory.estimate import Estimate, estimate
 from tuner.recipe import Recipe
 from tuner.runs.events import EventWriter
 from tuner.runs.store import Run

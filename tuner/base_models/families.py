@@ -2,7 +2,7 @@
 The model families whose every layer is known: how each one names, joins and norms its layers.
 
 The names are transformers' own, so that lora.target_modules means the same here and there.
-architecture.py turns a Family and a config.json into layers; tests/test_memory.py compares all of
+architecture.py turns a Family and a config.json into layers; tests/memory compares all of
 them with transformers. To add one, print a tiny model of it, and fill in what differs from Llama.
 """
 
@@ -18,7 +18,7 @@ class Family:
         attention: Layer names, with q, k and v in one or in three.
         mlp: Layer names: gate, up and down (the first two perhaps in one), or up and down.
         qkv_bias, output_bias, mlp_bias: A fact, or the config's key and its default.
-        norm: How it is written decides what autograd keeps of it: see activations.py.
+        norm: How it is written decides what autograd keeps of it: see memory/activations.py.
         norms: Per block; the parameters of each are `hidden` (twice that with a bias).
         qk_norm: Query and key are normed, per head or over all heads.
         activation_tensors: Tensors that the MLP's nonlinearity keeps for its backward.

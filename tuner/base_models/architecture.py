@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tuner.base_models.families import FAMILIES, LLAMA, Family
 from tuner.errors import ModelError
-from tuner.families import FAMILIES, LLAMA, Family
 
 Config = Mapping[str, Any]
 Reads = Literal["attention_norm", "attention", "mlp_norm", "mlp"]
@@ -72,6 +72,7 @@ class Architecture:
     linears: tuple[Linear, ...]
     positions: int
     tied: bool
+    softcapped_logits: bool
     exact: bool
 
     @property
@@ -142,6 +143,7 @@ def read_architecture(config: Config) -> Architecture:
         linears=tuple(_linears(config, shape, **sizes)),
         positions=0 if shape.rope else _number(config, "n_positions", "max_position_embeddings"),
         tied=bool(config.get("tie_word_embeddings", shape.tied)),
+        softcapped_logits=bool(config.get("final_logit_softcapping", shape.eager)),
         exact=family is not None,
         **sizes,
     )

@@ -2,7 +2,7 @@
 What a forward pass leaves in memory for the backward pass, tensor by tensor.
 
 PyTorch keeps, for every operation, the inputs its derivative needs. Which these are was read off
-autograd itself (torch.autograd.graph.saved_tensors_hooks); tests/test_memory.py does so again for
+autograd itself (torch.autograd.graph.saved_tensors_hooks); tests/memory does so again for
 every family, with and without adapters, mixed precision and padding.
 Gradient checkpointing, https://arxiv.org/abs/1604.06174: one hidden state per block is kept, and the
 rest of one block at a time is computed again.
@@ -12,7 +12,7 @@ Not covered: dropout inside the base model (the families covered train without i
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tuner.architecture import Architecture, Linear
+from tuner.base_models.architecture import Architecture, Linear
 
 FLOAT = 4  # bytes
 
@@ -59,10 +59,14 @@ def kept_by_blocks(model: Architecture, run: Pass) -> int:
     return run.tokens * (model.blocks * block + _kept_by_adapters(model, run)) + _casts(run)
 
 
-def kept_with_checkpointing(model: Architecture, run: Pass) -> int:
-    """Bytes of every block's hidden state, and of one block computed again."""
-    hidden_states = run.tokens * model.blocks * model.hidden * run.element
-    return hidden_states + kept_by_blocks(model, run) // model.blocks
+def kept_by_one_block(model: Architecture, run: Pass) -> int:
+    """Bytes that a block keeps; with gradient checkpointing, one at a time does."""
+    return kept_by_blocks(model, run) // model.blocks
+
+
+def checkpoints(model: Architecture, run: Pass) -> int:
+    """Bytes of the hidden states that gradient checkpointing keeps, one a block."""
+    return run.tokens * model.blocks * model.hidden * run.element
 
 
 def kept_by_last_norm(model: Architecture, run: Pass) -> int:

@@ -1,0 +1,1 @@
+def training_seconds(*a): return None
