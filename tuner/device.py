@@ -4,8 +4,8 @@ What hardware is here, found out without importing torch.
     >>> this_device().kind in ("cuda", "mps", "cpu")
     True
 
-CUDA through nvidia-smi (part of NVIDIA's driver), Apple's GPU by platform, otherwise the CPU, within
-the memory and cores that a container's cgroup grants. TUNER_DEVICE=cpu leaves a GPU unused.
+CUDA through nvidia-smi (part of NVIDIA's driver), Apple's GPU by platform, otherwise the CPU,
+within the memory and cores that a container's cgroup grants. TUNER_DEVICE=cpu leaves a GPU unused.
 Not covered: AMD and Intel GPUs, MIG slices (seen as their whole card), memory of other machines.
 """
 
@@ -13,6 +13,7 @@ import functools
 import math
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # `bf16` is Arm's name
 TRAINING_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"}
 
 # Dense bf16 (fp16 for cards without bf16) tensor-core TFLOP/s, from NVIDIA's data sheets
-# (nvidia.com/en-us/data-center/..., GeForce RTX whitepapers). The first name contained wins.
+# (nvidia.com/en-us/data-center/..., GeForce RTX whitepapers). The first name contained wins, if no
+# digit follows: an A1000 is no A100.
 GPU_TFLOPS = {
     "B200": 2250,
     "H200": 989,
@@ -101,8 +103,10 @@ def matmul_flops(device: Device | None = None) -> float:
         return _measured_cpu_flops()
     if device.kind == "mps":
         return APPLE_GPU_TFLOPS * 1e12
-    known = (tflops for name, tflops in GPU_TFLOPS.items() if name in device.name)
-    return next(known, UNKNOWN_GPU_TFLOPS) * 1e12
+    named = (
+        tflops for name, tflops in GPU_TFLOPS.items() if re.search(rf"{name}(?!\d)", device.name)
+    )
+    return next(named, UNKNOWN_GPU_TFLOPS) * 1e12
 
 
 def cpu_limits(
@@ -185,7 +189,9 @@ def _cpuinfo(field: str) -> Iterator[str]:
 def _output(command: list[str]) -> list[str]:
     """Lines of a program's output; none if it is not there, fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return done.stdout.splitlines()
@@ -207,7 +213,8 @@ def _cgroup_folders(root: Path, membership: Path) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         mount = root / controllers if controllers else root
         group = mount / path.lstrip("/")
-        yield from (mount, *(folder for folder in (group, *group.parents) if mount in folder.parents))
+        yield mount
+        yield from (folder for folder in (group, *group.parents) if mount in folder.parents)
 
 
 def _limit(folder: Path, *names: str) -> int | None:

@@ -88,7 +88,7 @@ class Architecture:
 
     @property
     def outer_parameters(self) -> int:
-        """Embeddings, last norm and head: what bitsandbytes leaves in 16 bit, beside the blocks'."""
+        """Embeddings, last norm, head: what bitsandbytes leaves in 16 bit, beside the blocks'."""
         embeddings = (self.vocab + self.positions) * self.hidden
         head = 0 if self.tied else self.vocab * self.hidden
         return embeddings + head + self.vocab * self.family.head_bias + self._norm

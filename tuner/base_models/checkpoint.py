@@ -24,11 +24,21 @@ from tuner.errors import ModelError
 CONFIG = "config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+CARD = re.compile(r"\ufeff?---\n(.*?)\n---(?:\n|$)", re.DOTALL)
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
-ELEMENT_BITS = {"F64": 64, "F32": 32, "I32": 32, "F16": 16, "BF16": 16, "F4": 4}  # others: 8
+ELEMENT_BITS = {  # by the letters and digits that a dtype begins with; others have 8
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    "F6": 6,
+    "F4": 4,
+}
 HEADS = {"lm_head.weight", "embed_out.weight"}
+# Masks and frequencies that older models stored beside their parameters.
+BUFFER = re.compile(r"(.*\.)?(attn|attention)\.(masked_)?bias|(.*\.)?rotary_emb\.inv_freq")
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+CONFIG_TYPES = {"model_type": str, "architectures": list, "text_config": dict}
 
 
 @dataclass(frozen=True)
@@ -43,16 +53,22 @@ def parse_config(text: str, name: str) -> dict[str, Any]:
     """The settings in a config.json.
 
     Raises:
-        ModelError: Not a JSON object.
+        ModelError: Not a JSON object, or one that no model has.
     """
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"The config.json of {name} is damaged: {error}. Download the model again."
         ) from None
     if not isinstance(config, dict):
         raise ModelError(f"The config.json of {name} holds no settings. Download the model again.")
+    for key, kind in CONFIG_TYPES.items():
+        if not isinstance(config.get(key), (kind, type(None))):
+            raise ModelError(
+                f"The config.json of {name} is damaged: its {key} cannot be read. "
+                "Download the model again."
+            )
     return config
 
 
@@ -69,6 +85,10 @@ def require_causal_lm(config: Mapping[str, Any], name: str) -> None:
         raise ModelError(
             f"{name} needs program code from its own repository, which Tuner never runs "
             "(trust_remote_code stays off). Choose a model that transformers knows by itself."
+        )
+    if kind is None:
+        raise ModelError(
+            f"The config.json of {name} names no model_type. Choose a model made for transformers."
         )
     if kind not in known and kind not in _native_types("auto_mappings.py", "CONFIG_MAPPING_NAMES"):
         raise ModelError(
@@ -107,11 +127,14 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 def _indexed_files(folder: Path, name: str) -> list[str]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return sorted(set(index["weight_map"].values()))
+        files = sorted(set(index["weight_map"].values()))
+        if files and all(isinstance(file, str) for file in files):
+            return files
     except FileNotFoundError:
         return weight_files((path.name for path in folder.iterdir()), name)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ModelError(f"{INDEX} of {name} is damaged. Download the model again.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise ModelError(f"{INDEX} of {name} is damaged. Download the model again.")
 
 
 def weight_files(names: Iterable[str], model: str) -> list[str]:
@@ -121,9 +144,15 @@ def weight_files(names: Iterable[str], model: str) -> list[str]:
         ModelError: There are none in safetensors format.
     """
     names = sorted(names)
-    found = [n for n in names if n == SINGLE] or [n for n in names if SHARD.fullmatch(n)]
-    if found:
-        return found
+    if SINGLE in names:
+        return [SINGLE]
+    if shards := [n for n in names if SHARD.fullmatch(n)]:
+        if INDEX in names:
+            return shards
+        raise ModelError(
+            f"{model} has its weights in several files, but no {INDEX} that lists them. "
+            "Download the model again, with all its files."
+        )
     if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
         raise ModelError(
             f"{model} has pickled weights only, and opening a pickle can run harmful code. "
@@ -139,29 +168,38 @@ def weight_files(names: Iterable[str], model: str) -> list[str]:
 
 
 def parse_header(header: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors by name from one safetensors header."""
-    return {
+    """Tensors by name from one safetensors header.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: It is none.
+    """
+    tensors = {
         name: _tensor(entry["dtype"], entry["shape"])
         for name, entry in header.items()
         if name != "__metadata__"
     }
+    if not tensors:
+        raise ValueError("it holds no weights")
+    return tensors
 
 
 def count_parameters(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
     """Stored numbers; a head that is tied to the embeddings is left out if it was stored too."""
     family = FAMILIES.get(str(config.get("model_type")))
     tied = config.get("tie_word_embeddings", bool(family and family.tied))
-    skipped = HEADS if tied and len(HEADS.intersection(tensors)) < len(tensors) else set()
-    return sum(tensor.numbers for name, tensor in tensors.items() if name not in skipped)
+    counts = {name: t.numbers for name, t in tensors.items() if not BUFFER.fullmatch(name)}
+    head = sum(counts.pop(name, 0) for name in HEADS)
+    # Of two tied tensors some checkpoints store the head only: then the embeddings have no twin.
+    return sum(counts.values()) + (0 if tied and head in counts.values() else head)
 
 
 def card_of(folder: Path) -> dict[str, Any]:
     """The YAML block at the top of a folder's README.md; empty if there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
-        _, block, _ = text.split("---\n", 2) if text.startswith("---\n") else ("", "", "")
-        card = yaml.safe_load(block)
-    except (OSError, ValueError, yaml.YAMLError):
+        block = CARD.match(text)
+        card = yaml.safe_load(block[1]) if block else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return card if isinstance(card, dict) else {}
 
@@ -173,13 +211,15 @@ def has_chat_template(folder: Path) -> bool:
     try:
         text = (folder / "tokenizer_config.json").read_text(encoding="utf-8")
         return bool(json.loads(text).get("chat_template"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
 def _tensor(dtype: str, shape: list[int]) -> Tensor:
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ValueError(f"it has a tensor of shape {shape}")
     numbers = math.prod(shape)
-    return Tensor(numbers, numbers * ELEMENT_BITS.get(dtype, 8) // 8)
+    return Tensor(numbers, numbers * ELEMENT_BITS.get(dtype.partition("_")[0], 8) // 8)
 
 
 def _read_header(path: Path, name: str) -> dict[str, Tensor]:
@@ -193,7 +233,7 @@ def _read_header(path: Path, name: str) -> dict[str, Tensor]:
         return tensors
     except FileNotFoundError:
         reason = "is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"is damaged ({error})"
     raise ModelError(f"{path.name} of {name} {reason}. Download the model again.") from None
 
@@ -215,4 +255,5 @@ def _native_types(file: str, mapping: str) -> frozenset[str]:
     except OSError:
         return frozenset()
     _, _, table = text.partition(f"\n{mapping} = ")
-    return frozenset(re.findall(r'^        \("([^"]+)",', table.partition("\n)\n")[0], re.MULTILINE))
+    rows, _, _ = table.partition("\n)\n")
+    return frozenset(re.findall(r'^        \("([^"]+)",', rows, re.MULTILINE))

@@ -7,7 +7,8 @@ Find a base model and what it is, before anything large is downloaded or loaded.
 
 From the Hub come the model's page, config.json and the headers of its weights: some 100 kB. With
 HF_HUB_OFFLINE, or when the Hub cannot be reached, a model that was downloaded before is used.
-Refused, with a sentence: what is missing, gated, pickled, needs its own code, or is no language model.
+Refused, with a sentence: what is missing, gated, pickled, needs its own code, or is no language
+model.
 """
 
 from collections.abc import Mapping
@@ -76,9 +77,7 @@ class BaseModel:
     has_chat_template: bool
 
 
-def find_base_model(
-    name: str, revision: str | None = None, token: str | None = None
-) -> BaseModel:
+def find_base_model(name: str, revision: str | None = None, token: str | None = None) -> BaseModel:
     """Look a base model up.
 
     Args:
@@ -90,8 +89,8 @@ def find_base_model(
     """
     if name == STARTER:
         return _from_folder(name, STARTER_DIR)
-    if name.strip() and Path(name).expanduser().is_dir():
-        return _from_folder(name, Path(name).expanduser())
+    if folder := _folder(name):
+        return _from_folder(name, folder)
     if not name.strip() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
             f"base_model={name} is not a folder on this machine. Give a folder with a config.json, "
@@ -112,6 +111,14 @@ def check_length(recipe: Recipe, base: BaseModel) -> None:
             f"max_length={recipe.max_length} exceeds the {limit}-token context of "
             f"{recipe.base_model}. Set max_length to {limit} or less."
         )
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if name.strip() and folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long for a path, behind a closed door, or ~nobody
+        return None
 
 
 def _from_folder(name: str, folder: Path, revision: str | None = None) -> BaseModel:
@@ -136,9 +143,10 @@ def _from_hub(name: str, revision: str | None, token: str | None) -> BaseModel:
     except Unreachable as unreachable:
         folder = cached_folder(name, revision)
         if folder is None:
+            wanted = f"{name} at revision {revision}" if revision else name
             raise ModelError(
-                f"{name} is not on this machine, and {unreachable}. "
-                "Connect to the internet, or choose starter or a local folder."
+                f"{wanted} is not on this machine, and {unreachable}. {unreachable.remedy}, "
+                "or choose starter or a local folder."
             ) from None
         return _from_folder(name, folder, revision=folder.name)
     return _base_model(
@@ -183,7 +191,9 @@ def _read_config(name: str, folder: Path) -> str:
 
 def _without_config(name: str, folder: Path) -> ModelError:
     if (folder / "adapter_config.json").is_file():
-        return ModelError(f"{name} is an adapter, not a base model. Choose the model it belongs to.")
+        return ModelError(
+            f"{name} is an adapter, not a base model. Choose the model it belongs to."
+        )
     return ModelError(
         f"{name} has no config.json, so it is not a model folder. "
         "Choose the folder that holds config.json and model.safetensors."
