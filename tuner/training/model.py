@@ -75,7 +75,7 @@ def load_base(recipe: Recipe, base: BaseModel, dtype: torch.dtype, device: torch
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"base_model={recipe.base_model} cannot be loaded: {reason}") from error
-    keep_gradients_through_4bit_layers(model)
+    prepare_4bit_layers(model)
     model.config.use_cache = False  # generation asks for the cache by itself
     return model
 
@@ -94,15 +94,19 @@ def quantization_config(recipe: Recipe, dtype: torch.dtype) -> BitsAndBytesConfi
     return None
 
 
-def keep_gradients_through_4bit_layers(model: nn.Module) -> None:
-    """Turn off bitsandbytes' inference-only packing on CPUs with AVX512-BF16.
+def prepare_4bit_layers(model: nn.Module) -> None:
+    """Keep bitsandbytes from changing its 4-bit layers while the model is at work.
 
-    There, the first forward without gradients (an evaluation, a sample) repacks a 4-bit weight
-    into a form without a backward, and later steps lose the gradient through it without a word.
+    On CPUs with AVX512-BF16, the first forward without gradients (an evaluation, a sample) repacks
+    a 4-bit weight into a form without a backward, and later steps lose the gradient through it
+    without a word. And the first forward of all rounds each bias to the type it computes in: done
+    here, so that the base has one set of values from the start.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            if isinstance(layer.bias, nn.Parameter):
+                layer.bias.data = layer.bias.data.to(layer.compute_dtype)  # type: ignore[arg-type]
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
