@@ -30,11 +30,17 @@ NVIDIA_SMI = "nvidia-smi --query-gpu=name,memory.total,memory.free,compute_cap"
 NATIVE_BF16_CAPABILITY = 8.0  # Ampere; a T4 (7.5) only emulates it, slowly
 CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # `bf16` is Arm's name
 
-# glibc keeps the slivers that aligned allocations leave behind in caches of their own, where they
-# keep freed tensors from being joined and used again. Without those caches a training process on
-# the CPU held 1.12 GB at its peak instead of 1.41 GB, in the same time (bench/memory.py). glibc
-# reads this once, when a process starts; other C libraries ignore it.
-TRAINING_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"}
+# What a training process is started with, as both are read once, when a process begins. Measured in
+# docs/EXPERIMENTS.md; other C libraries and OpenMP runtimes ignore them.
+TRAINING_ENVIRONMENT = {
+    # glibc keeps the slivers that aligned allocations leave behind in caches of their own, where
+    # they keep freed tensors from being joined; and what was freed once it hands out in pieces,
+    # instead of giving it back to the system. The peak is then a quarter higher.
+    "GLIBC_TUNABLES": "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"
+    ":glibc.malloc.mmap_threshold=4194304:glibc.malloc.trim_threshold=67108864",
+    # Threads that wait by spinning take the cores from any other process that computes.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 # Dense bf16 (fp16 for cards without bf16) tensor-core TFLOP/s, from NVIDIA's data sheets
 # (nvidia.com/en-us/data-center/..., GeForce RTX whitepapers). The first name contained wins, if no

@@ -1,10 +1,12 @@
 """A batch that really does not fit: the process may take only a little more than it has."""
 
 import json
+import os
 import subprocess
 import sys
 
 from tests.tiny_models import tiny_model
+from tuner.device import TRAINING_ENVIRONMENT
 from tuner.recipe import make_recipe
 from tuner.runs.store import RunStore
 
@@ -23,8 +25,8 @@ events = EventWriter(run.events_path)
 prepared = prepare(run, events, StopRequest(), run.data_dir / "tokens")
 session = Session(run, events, StopRequest(), prepared)
 model, _ = session._load_model()
-used = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
+used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
 trainer = session._fit(model)
 print(trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps)
 """
@@ -49,7 +51,11 @@ def test_the_micro_batch_is_halved_until_it_fits_and_the_batch_stays(tmp_path):
     run = RunStore(tmp_path / "runs").create(recipe)
 
     done = subprocess.run(
-        [sys.executable, "-c", TRY, str(run.dir), str(ROOM)], capture_output=True, text=True
+        [sys.executable, "-c", TRY, str(run.dir), str(ROOM)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | TRAINING_ENVIRONMENT,
     )
 
     assert done.returncode == 0, done.stderr[-2000:]

@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import tuner
+from tuner.device import TRAINING_ENVIRONMENT
 from tuner.errors import RunError
 from tuner.runs.atomic import locked
 from tuner.runs.events import Event, EventWriter
@@ -183,7 +184,12 @@ def _spawn(run: Run, resume: bool) -> subprocess.Popen[bytes]:
 def _environment() -> dict[str, str]:
     """Ours, with defaults, and with tuner importable from whatever folder we are in."""
     paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {
+        **TRAINING_ENVIRONMENT,
+        **ENVIRONMENT,
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
 
 
 def _record_start(run: Run, process: subprocess.Popen[bytes], resume: bool) -> None:
