@@ -20,7 +20,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 SHOWN = (
-    "errors problems recipe presets starter device base_models memory data checks "
+    "errors problems recipe schedule presets starter device base_models memory data checks "
     "runs runs.events runs.store runs.launch chat.client hub"
 )
 
@@ -32,11 +32,12 @@ ALLOWED = {
     "errors": "",
     "problems": "",
     "recipe": "errors problems",
+    "schedule": "recipe",
     "presets": "errors problems recipe",
     "starter": "errors data",
     "device": "errors",
     "base_models": "errors recipe starter",
-    "memory": "errors recipe device base_models",
+    "memory": "errors recipe schedule device base_models",
     "data": "errors recipe",
     "checks": "errors recipe device base_models memory data runs runs.store",
     # The run directory: names, states, atomic writes. Who does the training sees two parts of it.
@@ -45,7 +46,7 @@ ALLOWED = {
     "runs.store": "errors recipe runs runs.events",
     "runs.launch": "errors recipe device runs runs.events runs.store",
     # The training process knows a run directory, not who started it or who is looking.
-    "training": "errors recipe device base_models memory data runs.events runs.store",
+    "training": "errors recipe schedule device base_models memory data runs.events runs.store",
     # What is loaded beside a model in the playground's process, and what talks to that process.
     "chat": "errors recipe device base_models data runs.events runs.store",
     "chat.client": "errors recipe device runs.store",
@@ -57,8 +58,8 @@ ALLOWED = {
 
 # Imported at once, so nothing that they import at module level may be slow or need a GPU.
 LIGHT = (
-    "errors problems recipe presets device base_models memory checks data.sources data.formats "
-    "data.prepare runs cli chat.client hub ui"
+    "errors problems recipe schedule presets device base_models memory checks data.sources "
+    "data.formats data.prepare runs cli chat.client hub ui"
 ).split()
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"}
 

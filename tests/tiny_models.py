@@ -32,6 +32,7 @@ SHAPE = {
     "num_attention_heads": 4,
     "max_position_embeddings": CONTEXT,
 }
+TOKENS = {"vocab_size": VOCAB_SIZE, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
 GROUPED = {"num_key_value_heads": 2}  # two key/value heads of 16: 32 wide
 # What a family's config class needs beyond the shape.
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -60,6 +61,8 @@ def tiny_model(
     family: str = "llama",
     chat_template: str | None = CHAT_TEMPLATE,
     context: int = CONTEXT,
+    dtype: torch.dtype = torch.float32,
+    **shape: Any,
 ) -> Path:
     """Save a tiny model and its tokenizer as Hub folders look.
 
@@ -68,6 +71,8 @@ def tiny_model(
         family: A key of FAMILIES, which is the `model_type` of its config.
         chat_template: None for a base model that never had one.
         context: Its max_position_embeddings.
+        dtype: Of the stored weights.
+        shape: Settings of the family's config that differ: `hidden_size=512` is less tiny.
 
     Returns:
         The folder, named after the family.
@@ -75,17 +80,15 @@ def tiny_model(
     folder = tmp_path / f"tiny-{family}"
     tiny_tokenizer(chat_template, context).save_pretrained(folder)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(family, context))
-    model.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(tiny_config(family, context, **shape))
+    model.to(dtype).save_pretrained(folder)
     return folder
 
 
-def tiny_config(family: str, context: int = CONTEXT) -> Any:
-    """The family's own config class, shrunk."""
-    shape = SHAPE | FAMILIES[family] | {"max_position_embeddings": context}
-    return AutoConfig.for_model(
-        family, vocab_size=VOCAB_SIZE, bos_token_id=1, eos_token_id=1, pad_token_id=0, **shape
-    )
+def tiny_config(family: str, context: int = CONTEXT, **shape: Any) -> Any:
+    """The family's own config class, shrunk; `shape` has the last word."""
+    settings = SHAPE | FAMILIES[family] | {"max_position_embeddings": context} | TOKENS | shape
+    return AutoConfig.for_model(family, **settings)
 
 
 def tiny_tokenizer(

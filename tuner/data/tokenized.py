@@ -126,9 +126,7 @@ def tokenize(
     report = TokenReport()
 
     def render_rows(batch: Columns) -> Columns:
-        rows = [
-            {name: column[i] for name, column in batch.items()} for i in range(_height(batch))
-        ]
+        rows = [{name: column[i] for name, column in batch.items()} for i in range(_height(batch))]
         columns = _tokenize_rows(rows, renderer, report)
         if progress:
             progress(report.rows)

@@ -4,8 +4,8 @@ What a forward pass leaves in memory for the backward pass, tensor by tensor.
 PyTorch keeps, for every operation, the inputs its derivative needs. Which these are was read off
 autograd itself (torch.autograd.graph.saved_tensors_hooks); tests/memory does so again for
 every family, with and without adapters, mixed precision and padding.
-Gradient checkpointing, https://arxiv.org/abs/1604.06174: one hidden state per block is kept, and the
-rest of one block at a time is computed again.
+Gradient checkpointing, https://arxiv.org/abs/1604.06174: one hidden state per block is kept, and
+the rest of one block at a time is computed again.
 Not covered: dropout inside the base model (the families covered train without it).
 """
 
@@ -56,7 +56,7 @@ def kept_by_blocks(model: Architecture, run: Pass) -> int:
         + _kept_by_nonlinearity(model, run)
         + _kept_inputs(model, run)
     )
-    return run.tokens * (model.blocks * block + _kept_by_adapters(model, run)) + _casts(run)
+    return run.tokens * (model.blocks * block + _kept_by_adapters(model, run)) + _per_weight(run)
 
 
 def kept_by_one_block(model: Architecture, run: Pass) -> int:
@@ -77,12 +77,21 @@ def kept_by_last_norm(model: Architecture, run: Pass) -> int:
     return run.tokens * model.hidden * (kept + weight_gradient + run.element)
 
 
-def _casts(run: Pass) -> int:
-    """Autocast keeps the 16-bit copies that it made of the adapters' float32 weights."""
-    if run.element == FLOAT:
-        return 0
-    weights = sum(blocks * (linear.inputs + linear.outputs) for linear, blocks in run.targets)
-    return weights * run.rank * run.element
+def _per_weight(run: Pass) -> int:
+    """Bytes that don't grow with the tokens."""
+    kept = 0
+    for linear, blocks in run.targets:
+        if run.element < FLOAT:  # autocast's 16-bit copies of the adapter's float32 weights
+            kept += blocks * (linear.inputs + linear.outputs) * run.rank * run.element
+        if run.dora:
+            kept += blocks * _dora_norm(linear, run)
+    return kept
+
+
+def _dora_norm(linear: Linear, run: Pass) -> int:
+    """DoRA norms W + BA by rows. peft multiplies an identity matrix through A and B to get BA,
+    and both keep what they multiplied."""
+    return linear.inputs * (linear.inputs + run.rank) * run.element + 6 * linear.outputs * FLOAT
 
 
 def _kept_by_norms(model: Architecture, run: Pass) -> int:
@@ -99,7 +108,7 @@ def _kept_by_norms(model: Architecture, run: Pass) -> int:
 
 
 def _kept_by_attention(model: Architecture, run: Pass) -> int:
-    """Per token: query, key, value, output, the softmax's normaliser, and a mask if there is one."""
+    """Per token: query, key, value, output, the softmax's normaliser, and a mask if any."""
     if model.family.eager:
         # tanh of the scores, their softmax in float32, and that in 16 bit: 8 bytes either way.
         scores = model.heads * run.length * 2 * FLOAT
@@ -160,7 +169,7 @@ def _kept_adapter_inputs(model: Architecture, run: Pass) -> Iterator[int]:
         return  # counted there
     for reads in {linear.reads for linear, _ in run.targets}:
         if not _already_kept(model, reads):
-            yield max(b * linear.inputs for linear, b in run.targets if linear.reads == reads) * FLOAT
+            yield FLOAT * max(b * x.inputs for x, b in run.targets if x.reads == reads)
 
 
 def _already_kept(model: Architecture, reads: str) -> bool:

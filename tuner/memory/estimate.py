@@ -5,9 +5,9 @@ Will it fit, and how long will it take? From a model's config and a Recipe; arit
 
 The estimate is the largest of the moments in which a training process holds most: weights being
 read, the logits, the backward pass of a block, the end of a full backward pass. Memory is what the
-process takes beyond its imports (on a CPU the growth of its resident set, whose peak bench/memory.py
-measures beside this), or what it takes of one GPU.
-Not covered: weights or optimizer split over several GPUs; mixtures of experts, but for their weights.
+process takes beyond its imports (on a CPU the growth of its resident set, whose peak
+bench/estimate.py measures beside this), or what it takes of one GPU.
+Not covered: weights or optimizer split over several GPUs; of mixtures of experts all but weights.
 """
 
 from collections.abc import Iterator
@@ -107,7 +107,7 @@ def estimate(
     breakdown = subject.breakdown(micro, checkpointing)
     needed = sum(breakdown.values())
     seconds = training_seconds(
-        recipe, subject.model, device, checkpointing, rows, mean_tokens or length / 2
+        recipe, subject.model, device, micro, checkpointing, rows, mean_tokens or length / 2
     )
     return Estimate(
         estimated_memory_bytes=needed,
@@ -225,11 +225,11 @@ class _Subject:
             "optimizer": optimizer_state(self.trained, self.optim, self._trained_element),
             "activations": 0,
             "logits": 0,
-            "overhead": RUNTIME[self.device.kind] + self._mapped_file(),
+            "overhead": RUNTIME[self.device.kind],
         }
         moments = [steady | moment for moment in self._moments(micro, checkpointing)]
-        loading = {**steady, "gradients": 0, "optimizer": 0, "adapter": 0}
-        loading["overhead"] = RUNTIME[self.device.kind] + self._file_while_loading()
+        loading = {**steady, "optimizer": 0, "adapter": 0}
+        loading["overhead"] += self._file_while_loading()
         return max([*moments, loading], key=lambda parts: sum(parts.values()))
 
     def _moments(self, micro: int, checkpointing: bool) -> Iterator[dict[str, int]]:
@@ -279,8 +279,12 @@ class _Subject:
         """Gradients inside one block's backward, and a widened copy of a quantized weight."""
         return run.tokens * (4 * self.model.intermediate + 2 * self.model.hidden) * run.element
 
-    def _mapped_file(self) -> int:
-        return 0
-
     def _file_while_loading(self) -> int:
-        return 0
+        """Bytes of the weights' file that are resident until all of it is converted.
+
+        A file in the right precision is not read but mapped: its pages are the weights. On its
+        way to a GPU, a file passes through the machine's memory, not the card's.
+        """
+        stored = round(self.base.weight_bytes / self.base.parameters)
+        as_they_are = self.recipe.quantization == "none" and stored == self.element
+        return 0 if as_they_are or self.device.kind == "cuda" else self.base.weight_bytes

@@ -27,8 +27,8 @@ SMALLEST_8BIT = 4096  # bitsandbytes keeps 32-bit states for smaller tensors
 # _CHUNKED_LOGPROB_CHUNK_SIZE in trl/trainer/utils.py); a test compares these with trl's.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 # Bytes for each logit of a tile at the top of its backward, without Triton: five float32 tensors
-# (logits, scaled logits, log-probabilities, probabilities, gradient), a boolean one, and two float32
-# ones for the expression under way. Softcapping adds its tanh.
+# (logits, scaled logits, log-probabilities, probabilities, gradient), a boolean one, and two
+# float32 ones for the expression under way. Softcapping adds its tanh.
 TILE_BACKWARD = 7 * FLOAT + 1
 TILE_SOFTCAP = FLOAT
 

@@ -1,1 +1,71 @@
-def training_seconds(*a): return None
+"""
+How long a run takes, to within a factor of two: arithmetic for its tokens, and what comes on top.
+
+Operations per token: two for each weight forward, two more for the gradient of what it reads, two
+more for its own where it trains (https://arxiv.org/abs/2001.08361, section 2.1). SHARE, OVERHEAD
+and START_SECONDS are measured: bench/estimate.py prints estimated beside measured seconds.
+Not covered: downloads, several GPUs that wait for one another, a machine that does other work too.
+"""
+
+import math
+
+from tuner.base_models.architecture import Architecture
+from tuner.device import Device, matmul_flops
+from tuner.recipe import Recipe
+from tuner.schedule import cadence, total_steps
+
+# Of the device's matrix multiplication alone, what training reaches; norms, softmax, copies and
+# the optimizer take the rest. A CPU's is measured in float32, a GPU's is its data sheet's.
+SHARE = {"cpu": 0.5, "mps": 0.3, "cuda": 0.35}
+OVERHEAD = {"cpu": 0.04, "mps": 0.06, "cuda": 0.08}  # seconds per micro-batch, however small
+START_SECONDS = 12.0  # imports, data, loading, the first try; and at the end, loading again
+QUANTIZED = {"none": 1.0, "int8": 1.5, "nf4": 1.4}  # times slower: weights are unpacked to be used
+PADDED = 1.5  # tokens computed for one that is not padding, where rows of any length share a batch
+EVAL_ROWS = (8, 500)  # held out at least and at most
+TOKENS_A_SECOND = {"cpu": 100.0, "mps": 40.0, "cuda": 25.0}  # of all samples together, at most
+
+
+def training_seconds(
+    recipe: Recipe,
+    model: Architecture,
+    device: Device,
+    micro_batch_size: int,
+    checkpointing: bool,
+    rows: int | None,
+    mean_tokens: float,
+) -> float | None:
+    """Seconds from the start of the process to its result.
+
+    Args:
+        rows: That train. With packing, packed sequences.
+        mean_tokens: Of a row, padding apart.
+
+    Returns:
+        None if neither the number of rows nor of steps is known.
+    """
+    if rows is None and recipe.max_steps is None:
+        return None
+    steps = total_steps(recipe, rows or 0)
+    padded = mean_tokens * (1.0 if recipe.packing or micro_batch_size == 1 else PADDED)
+    forward = 2 * model.parameters * padded / _speed(recipe, device)
+    passes = 2 + (recipe.adapter == "none") + checkpointing
+    micro_batches = steps * recipe.batch_size / micro_batch_size / device.count
+    training = micro_batches * (forward * passes * micro_batch_size + OVERHEAD[device.kind])
+    return START_SECONDS + training + _evaluations(recipe, device, steps, rows, forward)
+
+
+def _speed(recipe: Recipe, device: Device) -> float:
+    """Operations per second."""
+    return matmul_flops(device) * SHARE[device.kind] / QUANTIZED[recipe.quantization]
+
+
+def _evaluations(
+    recipe: Recipe, device: Device, steps: int, rows: int | None, forward: float
+) -> float:
+    """Seconds for the held-out rows and the samples, each time and once before training."""
+    share = recipe.dataset.eval_fraction
+    held_out = (rows or 0) * share / (1 - share)
+    low, high = EVAL_ROWS if share else (0, 0)
+    samples = recipe.sample_max_new_tokens / TOKENS_A_SECOND[device.kind]
+    once = forward * min(max(held_out, low), high) + (samples if recipe.sample_prompts else 0)
+    return (1 + math.ceil(steps / cadence(recipe, steps)["eval_steps"])) * once

@@ -5,6 +5,7 @@ What is found out here is written back into recipe.yaml, so that a run can be re
 without knowing the machine it ran on.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,9 @@ from tuner.memory.estimate import Estimate, estimate
 from tuner.recipe import Recipe
 from tuner.runs.events import EventWriter
 from tuner.runs.store import Run
+from tuner.schedule import cadence, total_steps
 from tuner.training.callbacks import StopRequest
 from tuner.training.model import base_dtype, training_device
-from tuner.training.trainer import cadence, total_steps
 from tuner.training.verify import probe_rows
 
 PROGRESS_ROWS = 20_000
@@ -81,8 +82,9 @@ def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) 
     hardware, device = this_device(), training_device()
     dtype = base_dtype(recipe, device, hardware.bf16)
     recipe = recipe.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
-    fits = estimate(recipe, base, hardware, longest=longest, rows=len(train))
-    recipe = resolve(recipe, base, fits, device, len(train), report["fingerprint"])
+    rows, mean = _sequences(recipe, tokens)
+    fits = estimate(recipe, base, hardware, longest=longest, rows=rows, mean_tokens=mean)
+    recipe = resolve(recipe, base, fits, device, rows, report["fingerprint"])
     run.save_recipe(recipe)
     return Prepared(
         recipe=recipe,
@@ -108,7 +110,7 @@ def resolve(
     rows: int,
     fingerprint: str,
 ) -> Recipe:
-    """The recipe with every `auto` decided."""
+    """The recipe with every `auto` decided; `rows` are packed sequences, where rows are packed."""
     decided: dict[str, Any] = {
         "revision": base.revision,
         "micro_batch_size": _decided(recipe.micro_batch_size, fits.micro_batch_size),
@@ -120,6 +122,13 @@ def resolve(
         **cadence(recipe, total_steps(recipe, rows)),
     }
     return recipe.model_copy(update=decided)
+
+
+def _sequences(recipe: Recipe, tokens: TokenReport) -> tuple[int, float]:
+    """How many sequences an epoch has, and their mean tokens: of rows, or of rows packed."""
+    if recipe.packing:  # which leaves hardly a token of a sequence free
+        return math.ceil(tokens.tokens / recipe.max_length), recipe.max_length
+    return tokens.kept, tokens.tokens / max(1, tokens.kept)
 
 
 def heed(stop: StopRequest) -> None:

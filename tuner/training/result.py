@@ -40,6 +40,7 @@ def run_result(
         "eval_loss": kept.eval_loss,
         "tokens_per_second": _mean([event["tokens_per_second"] for event in metrics]),
         "estimated_memory_bytes": prepared.estimate.estimated_memory_bytes,
+        "estimated_seconds": prepared.estimate.estimated_seconds,
         "train_rows": len(prepared.train),
         "eval_rows": len(prepared.evaluation) if prepared.evaluation is not None else 0,
         "truncated_rows": prepared.tokens.truncated,

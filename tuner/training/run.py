@@ -77,13 +77,11 @@ class Session:
         model, base_hash = self._load_model()
         trainer = self._fit(model)
         self._train(trainer, resume)
-        peak = self.memory.peak()
         kept = keep_best(self.run, trainer, self.recipe)
         facts = {
             "quantized_modules": models.quantized_modules(model),
             "quantized_bytes": models.quantized_bytes(model),
             "base_weights_unchanged": self._base_unchanged(model, base_hash),
-            "peak_memory_bytes": peak,
             "seconds_to_first_step": self._seconds_until(self.callback.first_step_at),
             **self._count(model),
         }
@@ -96,6 +94,7 @@ class Session:
         del trainer.model, trainer.model_wrapped, trainer, model, plain
         self._forget_model()
         facts |= self._proof(trained, kept.folder)
+        facts["peak_memory_bytes"] = self.memory.peak()
         facts["seconds"] = self._seconds_until(time.time())
         return self._finish("stopped" if stopped else "completed", facts, kept)
 

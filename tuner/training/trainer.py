@@ -7,7 +7,6 @@ data/tokenized.py, a checkpoint is complete or absent, and tokens are counted wi
 """
 
 import json
-import math
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -23,7 +22,6 @@ from trl.data_utils import pack_dataset
 from tuner.errors import TrainingError
 from tuner.recipe import Recipe
 
-EVALUATIONS_PER_RUN = 10
 WRITING = ".writing"  # where a checkpoint stands until it is complete
 TOKEN_COUNT = "token_count.json"
 
@@ -215,22 +213,6 @@ def training_arguments(
     else:
         arguments["beta"] = recipe.beta
     return arguments
-
-
-def total_steps(recipe: Recipe, rows: int) -> int:
-    """Optimizer steps of a run over `rows` rows (packed sequences, where rows are packed)."""
-    per_epoch = math.ceil(rows / recipe.batch_size)
-    return recipe.max_steps or math.ceil(recipe.num_train_epochs * per_epoch)
-
-
-def cadence(recipe: Recipe, steps: int) -> dict[str, int]:
-    """Steps between evaluations and between checkpoints, where the recipe says auto."""
-    every = max(1, math.ceil(steps / EVALUATIONS_PER_RUN))
-    evaluate = every if recipe.eval_steps == "auto" else recipe.eval_steps
-    return {
-        "eval_steps": evaluate,
-        "save_steps": evaluate if recipe.save_steps == "auto" else recipe.save_steps,
-    }
 
 
 def lower_micro_batch(batch_size: int, micro_batch_size: int) -> int | None:

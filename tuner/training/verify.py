@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 ROWS = 4
-TOKENS = 256  # of each row: enough to show a difference, cheap on any device
+TOKENS = 64  # of each row: all logits of all rows are held at once, beside a loaded model
 
 Logits = list[torch.Tensor]  # one (1, T, vocabulary) float32 tensor per row, on the CPU
 
