@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.runs.children import COMPLETES, IGNORES, OBEYS, SLEEPS, trains_as, until
+from tuner.device import TRAINING_ENVIRONMENT
 from tuner.errors import RunError
 from tuner.runs import launch
 
@@ -72,6 +73,16 @@ def test_the_process_imports_tuner_and_nothing_from_the_folder_it_was_started_in
     launch.wait(run, poll_seconds=0.02)
     root = str(launch.PROJECT_ROOT)
     assert run.log_path.read_text().split() == [f"{root}/tuner/__init__.py", f"{root}:/elsewhere"]
+
+
+def test_the_process_has_the_settings_for_training_unless_the_person_has_others(run, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    source = "import os; print(os.environ['GLIBC_TUNABLES'], os.environ['OMP_WAIT_POLICY'])"
+    trains_as(monkeypatch, source)
+    launch.start(run)
+    launch.wait(run, poll_seconds=0.02)
+    assert run.log_path.read_text().split() == [TRAINING_ENVIRONMENT["GLIBC_TUNABLES"], "ACTIVE"]
 
 
 def test_two_who_start_one_run_at_once_start_one_process(run, monkeypatch):
