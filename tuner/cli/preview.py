@@ -1,7 +1,7 @@
 """`preview`: the rows as the model sees them, and what becomes of all of them."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from tuner.cli.recipe_options import (
     SkipBadRowsOption,
     recipe_from_options,
 )
+from tuner.data.data_report import where
 from tuner.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 TRAINED_COLOUR, PLAIN = "\x1b[1;36m", "\x1b[0m"
 TRAINED_MARKS = ("▕", "▏")  # where there are no colours
 BAR_WIDTH = 40
-LINES_SHOWN = 5
 
 
 def preview(
@@ -98,11 +98,11 @@ def _numbers(shown: "Preview") -> list[str]:
     ]
     if shown["truncated"]:
         lines.append(
-            f"truncated {shown['truncated']:,} rows by {shown['cut_tokens']:,} tokens in all "
+            f"truncated {_rows(shown['truncated'])} by {shown['cut_tokens']:,} tokens in all "
             f"(max_length {shown['max_length']:,}, longest {shown['length']['max']:,})"
         )
     for reason, entry in shown["dropped_reasons"].items():
-        lines.append(f"dropped {entry['count']:,}: {reason} ({_lines(entry)})")
+        lines.append(f"dropped {entry['count']:,}: {reason} ({where(entry)})")
     if shown["duplicates"]:
         lines.append(f"left out {shown['duplicates']:,} duplicates")
     if shown["not_drawn"]:
@@ -110,9 +110,8 @@ def _numbers(shown: "Preview") -> list[str]:
     return lines
 
 
-def _lines(entry: dict[str, Any]) -> str:
-    numbers = ", ".join(f"{line:,}" for line in entry["lines"][:LINES_SHOWN])
-    return f"line {numbers}" + (", …" if entry["count"] > LINES_SHOWN else "")
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _histogram(shown: "Preview") -> str:

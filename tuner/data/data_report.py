@@ -4,6 +4,7 @@ What became of every row: the report that stands beside the prepared data as rep
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -11,6 +12,7 @@ from tuner.data.examples import Kind
 
 REPORT_FILE = "report.json"
 LINES_KEPT = 20  # of each reason; the count is always whole
+LINES_TOLD = 5  # in a sentence
 REASONS_KEPT = 50
 
 
@@ -104,8 +106,17 @@ class Tally:
         return [f"{reason}, {_rows(entry)}" for reason, entry in by_count]
 
 
+def where(entry: Mapping[str, Any]) -> str:
+    """The first lines of what was dropped, as an editor numbers them.
+
+    >>> where({"count": 2, "lines": [238, 1860]})
+    'lines 238, 1860'
+    """
+    numbers = ", ".join(map(str, entry["lines"][:LINES_TOLD]))
+    more = ", …" if entry["count"] > LINES_TOLD else ""
+    return f"{'line' if entry['count'] == 1 else 'lines'} {numbers}{more}"
+
+
 def _rows(entry: Dropped) -> str:
-    lines = ", ".join(f"{line:,}" for line in entry["lines"][:5])
-    more = ", …" if entry["count"] > 5 else ""
     rows = "row" if entry["count"] == 1 else "rows"
-    return f"{entry['count']:,} {rows} (line {lines}{more})"
+    return f"{entry['count']:,} {rows} ({where(entry)})"
