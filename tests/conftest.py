@@ -16,7 +16,7 @@ from typing import Any
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="tuner-tests-hf-")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # tests and the runs they start share two cores
+os.environ["GOMP_SPINCOUNT"] = "1000"  # tests and the runs they start share two cores
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "TUNER_RUNS_DIR"):
     os.environ.pop(name, None)

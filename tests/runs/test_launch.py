@@ -77,12 +77,12 @@ def test_the_process_imports_tuner_and_nothing_from_the_folder_it_was_started_in
 
 def test_the_process_has_the_settings_for_training_unless_the_person_has_others(run, monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    source = "import os; print(os.environ['GLIBC_TUNABLES'], os.environ['OMP_WAIT_POLICY'])"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    source = "import os; print(os.environ['GLIBC_TUNABLES'], os.environ['GOMP_SPINCOUNT'])"
     trains_as(monkeypatch, source)
     launch.start(run)
     launch.wait(run, poll_seconds=0.02)
-    assert run.log_path.read_text().split() == [TRAINING_ENVIRONMENT["GLIBC_TUNABLES"], "ACTIVE"]
+    assert run.log_path.read_text().split() == [TRAINING_ENVIRONMENT["GLIBC_TUNABLES"], "7"]
 
 
 def test_two_who_start_one_run_at_once_start_one_process(run, monkeypatch):
