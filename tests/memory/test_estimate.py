@@ -189,6 +189,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "lora in 16 bit": {"dtype": "bfloat16", "micro_batch_size": 4},
     "checkpointing": {"dtype": "float32", "micro_batch_size": 4, "gradient_checkpointing": True},
     "nf4": {"quantization": "nf4", "dtype": "bfloat16"},
+    "nf4 in the file's precision": {"quantization": "nf4", "dtype": "float32"},
     "full": {"adapter": "none"},
 }
 

@@ -1,6 +1,7 @@
 """What reaches the model: the batches that trl's trainers make of our tokens."""
 
 import json
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,15 @@ def test_a_packed_run_plans_its_evaluations_for_packed_sequences(recipe, tmp_pat
     assert len(trainer.train_dataset) < len(prepared.train)
     planned = cadence(packed, steps)["eval_steps"]
     assert prepared.recipe.eval_steps == pytest.approx(planned, abs=2)
+
+
+def test_the_first_try_recomputes_activations_as_training_will(recipe, tmp_path):
+    settings = {"gradient_checkpointing": True, "micro_batch_size": 2}
+    trainer = trainer_of(prepared_run(recipe.model_copy(update=settings), tmp_path), tmp_path)
+    runs = Counter[str]()
+    layer = trainer.model.get_base_model().model.layers[0]
+    layer.mlp.register_forward_pre_hook(lambda *_: runs.update(["forward"]))
+
+    trainer.try_batch([trainer.train_dataset[0], trainer.train_dataset[1]])
+
+    assert runs["forward"] == 2  # once forward, and again in the backward

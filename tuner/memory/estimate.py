@@ -225,11 +225,11 @@ class _Subject:
             "optimizer": optimizer_state(self.trained, self.optim, self._trained_element),
             "activations": 0,
             "logits": 0,
-            "overhead": RUNTIME[self.device.kind],
+            "overhead": RUNTIME[self.device.kind] + self._resident_file(loading=False),
         }
         moments = [steady | moment for moment in self._moments(micro, checkpointing)]
         loading = {**steady, "optimizer": 0, "adapter": 0}
-        loading["overhead"] += self._file_while_loading()
+        loading["overhead"] = RUNTIME[self.device.kind] + self._resident_file(loading=True)
         return max([*moments, loading], key=lambda parts: sum(parts.values()))
 
     def _moments(self, micro: int, checkpointing: bool) -> Iterator[dict[str, int]]:
@@ -279,12 +279,17 @@ class _Subject:
         """Gradients inside one block's backward, and a widened copy of a quantized weight."""
         return run.tokens * (4 * self.model.intermediate + 2 * self.model.hidden) * run.element
 
-    def _file_while_loading(self) -> int:
-        """Bytes of the weights' file that are resident until all of it is converted.
+    def _resident_file(self, loading: bool) -> int:
+        """Bytes of the weights' file in memory, beyond those that serve as weights themselves.
 
-        A file in the right precision is not read but mapped: its pages are the weights. On its
-        way to a GPU, a file passes through the machine's memory, not the card's.
+        A file in the right precision is mapped, and its pages are the weights; those of weights
+        that were quantized stay for as long as any other is in use. A file in another precision
+        goes when all of it is converted. On its way to a GPU, a file passes through the machine's
+        memory, not the card's.
         """
-        stored = round(self.base.weight_bytes / self.base.parameters)
-        as_they_are = self.recipe.quantization == "none" and stored == self.element
-        return 0 if as_they_are or self.device.kind == "cuda" else self.base.weight_bytes
+        if self.device.kind == "cuda":
+            return 0
+        if round(self.base.weight_bytes / self.base.parameters) != self.element:
+            return self.base.weight_bytes if loading else 0
+        quantized = self.recipe.quantization != "none"
+        return self.model.linear_weights * self.element if quantized else 0

@@ -93,6 +93,10 @@ class RunTrainer:
         """
         state = torch.get_rng_state()
         self.model.train()
+        if self.args.activation_checkpointing:  # transformers turns it on in train() only
+            self.model.activation_checkpointing_enable(
+                activation_checkpointing_kwargs=self.args.activation_checkpointing_kwargs
+            )
         with self.compute_loss_context_manager():
             loss = self.compute_loss(self.model, self._prepare_inputs(self.data_collator(rows)))
         _require_finite(loss, self.model)
