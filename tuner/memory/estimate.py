@@ -10,6 +10,7 @@ bench/estimate.py measures beside this), or what it takes of one GPU.
 Not covered: weights or optimizer split over several GPUs; of mixtures of experts all but weights.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -48,6 +49,9 @@ MB = 10**6
 # What a process takes of a device before it holds one tensor: on a CPU, Python's and torch's code
 # (515 MB of torch 2.13, transformers 5.23, peft and trl); on a GPU, the CUDA context and cuBLAS.
 PROCESS = {"cpu": 550 * MB, "mps": 550 * MB, "cuda": 0}
+# Of oneDNN's compiled programs in bf16, for each width of a batch (training/trainer.py pads to
+# multiples of 32); bench/presets.py shows them.
+PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 12 * MB, 32, 32
 RUNTIME = {"cpu": 40 * MB, "mps": 40 * MB, "cuda": 600 * MB}
 
 
@@ -225,11 +229,11 @@ class _Subject:
             "optimizer": optimizer_state(self.trained, self.optim, self._trained_element),
             "activations": 0,
             "logits": 0,
-            "overhead": RUNTIME[self.device.kind] + self._resident_file(loading=False),
+            "overhead": self._runtime() + self._resident_file(loading=False),
         }
         moments = [steady | moment for moment in self._moments(micro, checkpointing)]
         loading = {**steady, "optimizer": 0, "adapter": 0}
-        loading["overhead"] = RUNTIME[self.device.kind] + self._resident_file(loading=True)
+        loading["overhead"] = self._runtime() + self._resident_file(loading=True)
         return max([*moments, loading], key=lambda parts: sum(parts.values()))
 
     def _moments(self, micro: int, checkpointing: bool) -> Iterator[dict[str, int]]:
@@ -278,6 +282,12 @@ class _Subject:
     def _workspace(self, run: Pass) -> int:
         """Gradients inside one block's backward, and a widened copy of a quantized weight."""
         return run.tokens * (4 * self.model.intermediate + 2 * self.model.hidden) * run.element
+
+    def _runtime(self) -> int:
+        """Bytes of what computes, beside what is computed."""
+        compiled = self.device.kind == "cpu" and self.element < FLOAT
+        widths = min(math.ceil(self.length / WIDTH_STEP), MOST_WIDTHS)
+        return RUNTIME[self.device.kind] + (widths * PROGRAMS if compiled else 0)
 
     def _resident_file(self, loading: bool) -> int:
         """Bytes of the weights' file in memory, beyond those that serve as weights themselves.

@@ -22,6 +22,7 @@ from trl.data_utils import pack_dataset
 from tuner.errors import TrainingError
 from tuner.recipe import Recipe
 
+PADDING_STEP = 32  # tokens
 WRITING = ".writing"  # where a checkpoint stands until it is complete
 TOKEN_COUNT = "token_count.json"
 
@@ -212,6 +213,9 @@ def training_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+    if recipe.objective != "kto" and device == "cpu" and recipe.dtype == "bfloat16":
+        # In bf16, oneDNN compiles and keeps a program for every shape that it meets.
+        arguments["pad_to_multiple_of"] = PADDING_STEP
     if recipe.objective == "sft":
         arguments |= {"packing": recipe.packing, "eval_packing": False}
     else:
