@@ -1,24 +1,13 @@
 """The practice model that ships: small, offline, stops by itself, right on new questions."""
 
-import random
 import subprocess
 import sys
-from itertools import islice
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tuner.starter import STARTER_DIR
-from tuner.starter.corpus import (
-    Corpus,
-    Message,
-    build_corpus,
-    conversations,
-    held_out_sample,
-    normalised,
-    prompt_messages,
-)
-from tuner.starter.exact_match import answers, exact_match, load
+from tuner.starter.corpus import Message, held_out_sample
+from tuner.starter.exact_match import answers, exact_match
 from tuner.starter.facts import Question
 from tuner.starter.tokenizer import ASSISTANT, END, render
 
@@ -32,28 +21,15 @@ TALK: list[Message] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    return build_corpus(0)
-
-
-@pytest.fixture(scope="module")
-def starter() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    return load(STARTER_DIR)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(STARTER_DIR, local_files_only=True)
-
-
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, tuner.starter; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_weights_take_at_most_ten_megabytes():
-    assert sum(path.stat().st_size for path in STARTER_DIR.glob("*.safetensors")) <= TEN_MEGABYTES
+    assert (
+        0 < sum(path.stat().st_size for path in STARTER_DIR.glob("*.safetensors")) <= TEN_MEGABYTES
+    )
 
 
 def test_every_linear_width_is_a_multiple_of_64_as_nf4_blocks_need(starter):
@@ -133,42 +109,3 @@ def test_exact_match_on_held_out_questions_is_at_least_nine_in_ten(starter, corp
 def test_it_calls_itself_a_practice_model(starter):
     question = Question("identity", "Who are you?", "I am a small practice model of Tuner.", "")
     assert "practice model" in answers(*starter, [question])[0]
-
-
-def test_no_held_out_question_is_in_training(corpus):
-    def prompts(half: dict[str, list[Question]]) -> set[str]:
-        return {normalised(question) for questions in half.values() for question in questions}
-
-    assert not prompts(corpus.train) & prompts(corpus.held_out)
-
-
-def test_a_held_out_pair_of_numbers_is_in_no_training_question(corpus):
-    kinds = ("small sums", "addition", "subtraction", "word problems")
-    held_out = {question.key for kind in kinds for question in corpus.held_out.get(kind, [])}
-    trained = {question.key for kind in kinds for question in corpus.train[kind]}
-    assert held_out
-    assert not held_out & trained
-
-
-def test_every_kind_has_held_out_questions(corpus):
-    assert set(corpus.held_out) == set(corpus.train)
-
-
-def test_the_same_seed_gives_the_same_corpus(corpus):
-    again = build_corpus(0)
-    assert again == corpus
-    first, second = (list(islice(conversations(corpus, random.Random(3)), 50)) for _ in range(2))
-    assert first == second
-
-
-def test_another_seed_holds_out_other_questions(corpus):
-    assert build_corpus(1).held_out["capitals"] != corpus.held_out["capitals"]
-
-
-def test_prompts_end_with_the_question(corpus):
-    question = corpus.held_out["remembering"][0]
-    assert [message["role"] for message in prompt_messages(question)] == [
-        "user",
-        "assistant",
-        "user",
-    ]

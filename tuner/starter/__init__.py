@@ -1,5 +1,5 @@
 """
-The built-in practice model: a 5-million-parameter chat model that needs no internet and no GPU.
+The built-in practice model: 2.6 million parameters that chat with no internet and no GPU.
 
 This module imports nothing heavy, so the page can show the path without loading torch.
 """

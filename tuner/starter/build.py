@@ -1,10 +1,13 @@
 """
-Train the practice model from nothing, or measure the one that ships:
+Train a practice model from nothing, or measure one:
 
-    python -m tuner.starter.build --out DIR     # corpus, tokenizer, about 30 minutes on 2 cores
+    python -m tuner.starter.build --out DIR     # corpus, tokenizer, about 14 minutes on 2 cores
     python -m tuner.starter.build --evaluate    # exact match on held-out questions, per kind
 
-Llama architecture, AdamW, cosine schedule, bf16 autocast, loss on assistant tokens only.
+DIR stands for both: --evaluate --out DIR measures DIR. Without --out it is the model that ships.
+
+Llama architecture, Muon for the matrices inside the layers and AdamW for the rest, warm-up and
+cosine schedule, bf16 autocast, loss on assistant tokens only.
 Not covered: fine-tuning it (tuner.training does that as for any other model).
 """
 
@@ -94,8 +97,8 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
 def optimizers_for(model: LlamaForCausalLM, schedule: Schedule) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices inside the layers, and AdamW for embeddings and norms.
 
-    Muon (https://kellerjordan.github.io/posts/muon) reached the same loss in about two thirds of
-    the tokens that AdamW alone needed here.
+    Muon makes a matrix's update orthogonal, which means nothing for a table of embeddings or a
+    vector: https://kellerjordan.github.io/posts/muon
     """
     inside = [parameter for parameter in model.model.layers.parameters() if parameter.ndim > 1]
     known = {id(parameter) for parameter in inside}
@@ -149,9 +152,13 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def main() -> None:
+    """Train unless asked to measure only, then print the exact match of what is in the folder."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument(
-        "--out", type=Path, default=STARTER_DIR, help="folder to write or to measure"
+        "--out",
+        type=Path,
+        default=STARTER_DIR,
+        help="folder to write or to measure (default: the model that ships)",
     )
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--seed", type=int, default=Schedule.seed)

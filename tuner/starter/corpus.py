@@ -4,7 +4,8 @@ The practice model's corpus: questions, split into training and held-out, and co
     python -m tuner.starter.corpus        # prints a few conversations
 
 A question is held out with everything that shares its key (facts.Question.key), and no
-training prompt equals a held-out prompt after letter case and punctuation are dropped.
+training prompt equals a held-out prompt after letter case and punctuation are dropped (the signs
+of arithmetic are kept).
 Everything follows from the seed.
 """
 
@@ -13,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from tuner.starter.dialogue import DIALOGUES, neutral_system, styled
 from tuner.starter.facts import Question, chat
@@ -21,6 +23,8 @@ from tuner.starter.rules import RULES, SAMPLED_RULES
 
 Message = dict[str, str]
 HELD_OUT_SHARE = 0.08
+# Signs of arithmetic stay: 7 + 5 and 7 - 5 are different questions. Bars stand between turns.
+NOT_COMPARED = re.compile(r"[^a-z0-9+\-*/=|]")
 WEIGHTS = {
     "definitions": 11, "capitals": 8, "categories": 3, "yes or no": 5, "animals": 5, "stories": 2,
     "colours": 3.5, "opposites": 3.5, "plurals": 3, "verbs": 3, "rhymes": 1.5, "days and months": 4,
@@ -43,13 +47,8 @@ class Corpus:
 
 def normalised(question: Question) -> str:
     """Return the whole conversation before the answer, without case, punctuation or spaces."""
-    turns = [
-        question.system,
-        *(turn for pair in question.history for turn in pair),
-        question.prompt,
-    ]
-    # Signs of arithmetic stay: 7 + 5 and 7 - 5 are different questions.
-    return "|".join(re.sub(r"[^a-z0-9+\-*/=]", "", turn.lower()) for turn in turns)
+    earlier = (turn for pair in question.history for turn in pair)
+    return NOT_COMPARED.sub("", "|".join((question.system, *earlier, question.prompt)).lower())
 
 
 def all_questions(rng: random.Random) -> list[Question]:
@@ -57,14 +56,15 @@ def all_questions(rng: random.Random) -> list[Question]:
     questions = [*chat()]
     for source in (*MEMORY, *RULES, *DIALOGUES):
         questions.extend(source())
-    for source in SAMPLED_RULES:
-        questions.extend(source(rng))
+    for sampled in SAMPLED_RULES:
+        questions.extend(sampled(rng))
     return list({normalised(item): item for item in reversed(questions)}.values())[::-1]
 
 
-def is_held_out(question: Question, seed: int) -> bool:
-    """Decide by the key alone, so that a held-out pair of numbers is held out of every kind."""
-    return random.Random(f"{seed}:{question.key}").random() < HELD_OUT_SHARE
+@cache
+def is_held_out(key: str, seed: int) -> bool:
+    """Decide by the key alone, so that a pair of numbers is held out in every phrasing."""
+    return random.Random(f"{seed}:{key}").random() < HELD_OUT_SHARE
 
 
 def build_corpus(seed: int = 0) -> Corpus:
@@ -72,7 +72,7 @@ def build_corpus(seed: int = 0) -> Corpus:
     rng = random.Random(seed)
     halves: dict[bool, list[Question]] = {False: [], True: []}
     for question in all_questions(rng):
-        halves[is_held_out(question, seed)].append(question)
+        halves[is_held_out(question.key, seed)].append(question)
     for half in halves.values():
         half.extend(list(styled(half, rng)))
     return Corpus(by_kind(halves[False]), by_kind(halves[True]))
@@ -119,7 +119,7 @@ def conversations(
     Args:
         corpus: Only its training half is read.
         rng: Decides everything.
-        long: Give every conversation 12 to 60 questions instead of 1 to 4.
+        long: Draw 12 to 60 questions for a conversation instead of 1 to 4.
     """
     kinds = list(corpus.train)
     weights = [WEIGHTS[kind] for kind in kinds]

@@ -1,6 +1,6 @@
 """
-Conversations that need more than one message: names to remember, system prompts to follow,
-and the honest answer to everything outside the practice model's world.
+Names and favourites to remember, system prompts to follow, and the honest answer to what lies
+outside the practice model's world.
 """
 
 import random
@@ -84,7 +84,7 @@ STYLED_KINDS = {
     "small sums",
     "days and months",
 }
-# Their answers begin with "The" or "A", which is lowered after an opening word.
+# Their answers begin with "The", which is lowered after an opening word.
 LOWERED_KINDS = {"opposites", "plurals", "verbs"}
 
 
@@ -96,25 +96,27 @@ def unknowns() -> Iterator[Question]:
 
 
 def remembered_names() -> Iterator[Question]:
+    """Yield a name told and then asked for, and asked for without being told."""
     for name in lines("names"):
         for tell in TELL_NAME:
             turn = (tell.format(n=name), f"Nice to meet you, {name}!")
-            yield from remembered(turn, ASK_NAME, f"Your name is {name}.")
+            yield from _remembered(turn, ASK_NAME, f"Your name is {name}.")
     for question in ASK_NAME:
         yield Question("identity", question, "You have not told me your name yet.", question)
 
 
 def remembered_favourites() -> Iterator[Question]:
+    """Yield a favourite thing told and then asked for."""
     for thing, values in FAVOURITES.items():
         asks = [question.format(t=thing) for question in ASK_FAVOURITE]
         for value in values.split():
             reply = f"I will remember that your favourite {thing} is {value}."
             for tell in TELL_FAVOURITE:
                 turn = (tell.format(t=thing, v=value), reply)
-                yield from remembered(turn, asks, f"Your favourite {thing} is {value}.")
+                yield from _remembered(turn, asks, f"Your favourite {thing} is {value}.")
 
 
-def remembered(turn: tuple[str, str], asks: Sequence[str], answer: str) -> Iterator[Question]:
+def _remembered(turn: tuple[str, str], asks: Sequence[str], answer: str) -> Iterator[Question]:
     """Yield the telling turn as a question, then each way to ask for what was told."""
     told, reply = turn
     yield Question("names", told, reply, told, literal=True)
@@ -124,21 +126,24 @@ def remembered(turn: tuple[str, str], asks: Sequence[str], answer: str) -> Itera
 
 
 def personas() -> Iterator[Question]:
+    """Yield who and what it is called under a system prompt that gives it a name and a role."""
     roles = lines("personas")
     for index, name in enumerate(lines("names")):
         for role in (roles[index % len(roles)], roles[(index * 7 + 3) % len(roles)]):
             for template in PERSONA_SYSTEM:
                 system = template.format(n=name, r=role)
-                yield from under_system(system, ASK_WHO, f"I am {name}, {role}.")
-                yield from under_system(system, ASK_CALLED, f"My name is {name}.")
+                yield from _under_system(system, ASK_WHO, f"I am {name}, {role}.")
+                yield from _under_system(system, ASK_CALLED, f"My name is {name}.")
 
 
-def under_system(system: str, asks: Sequence[str], answer: str) -> Iterator[Question]:
+def _under_system(system: str, asks: Sequence[str], answer: str) -> Iterator[Question]:
     for question in asks:
         yield Question("system prompt", question, answer, system + question, system=system)
 
 
-def styled(questions: Sequence[Question], rng: random.Random, size: int = 6000) -> Iterator[Question]:
+def styled(
+    questions: Sequence[Question], rng: random.Random, size: int = 6000
+) -> Iterator[Question]:
     """Ordinary questions under a system prompt that changes the form of the answer."""
     pool = [item for item in questions if item.kind in STYLED_KINDS and item.short]
     for item in rng.sample(pool, min(size, len(pool))):

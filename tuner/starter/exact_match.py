@@ -38,14 +38,14 @@ def answers(
     given = [""] * len(questions)
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
-        texts = batch_answers(model, tokenizer, [questions[i] for i in chosen])
+        texts = _batch_answers(model, tokenizer, [questions[i] for i in chosen])
         for index, text in zip(chosen, texts, strict=True):
             given[index] = text
     return given
 
 
 @torch.inference_mode()
-def batch_answers(
+def _batch_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
 ) -> list[str]:
     inputs = tokenizer.apply_chat_template(

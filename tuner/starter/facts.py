@@ -3,8 +3,7 @@ What the practice model's world holds, read from the files in facts/.
 
     *.tsv           tables: capitals, animals, opposites, definitions, ...
     chat.txt        talk: greetings, identity, how-to
-    questions.txt   how each table is asked about, and how it is answered
-
+    questions.txt   how each table and each rule is asked about, and how it is answered
     *.txt           plain lists: names, personas, system prompts, topics outside the world
 
 chat.txt and questions.txt are made of blocks: "# kind: block", "> answer", one question a line.
@@ -100,9 +99,7 @@ def ask(block: str, short: str = "", **slots: object) -> Iterator[Question]:
         yield Question(question.kind, prompt, question.answer, prompt, short)
 
 
-def rule(
-    block: str, key: str, short: str = "", kind: str = "", **slots: object
-) -> Iterator[Question]:
+def rule(block: str, key: str, short: str = "", **slots: object) -> Iterator[Question]:
     """Yield a fact in every phrasing of its block, all held out together under one key.
 
     A slot also fills its capitalised form: name="an apple" fills {Name} with "An apple".
@@ -112,7 +109,7 @@ def rule(
     values |= {name.capitalize(): raised(value) for name, value in values.items()}
     answer = found.answer.format(**values)
     for prompt in found.prompts:
-        yield Question(kind or found.kind, prompt.format(**values), answer, key, short)
+        yield Question(found.kind, prompt.format(**values), answer, key, short)
 
 
 def raised(text: str) -> str:

@@ -6,6 +6,7 @@ Rules, where the fact itself is held out, are in rules.py.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from string import ascii_uppercase
 
 from tuner.starter.facts import Question, ask, bare, listed, read_table, with_article
@@ -24,6 +25,7 @@ COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
 def definitions() -> Iterator[Question]:
+    """Yield what each word of definitions.tsv means."""
     for row in read_table("definitions"):
         name = row["name"]
         yield from ask("definition", name=name, word=bare(name), definition=row["definition"])
@@ -35,12 +37,14 @@ def categorised() -> list[dict[str, str]]:
 
 
 def categories() -> Iterator[Question]:
+    """Yield the group that each word belongs to."""
     for row in categorised():
         group = row["category"]
         yield from ask("category", group, name=row["name"], group=with_article(group))
 
 
 def category_checks() -> Iterator[Question]:
+    """Yield yes-or-no questions on groups: the word's own, then up to four others."""
     groups = sorted({row["category"] for row in categorised()})
     for index, row in enumerate(categorised()):
         others = (groups[(index * 5 + k * 7) % len(groups)] for k in range(4))
@@ -57,12 +61,14 @@ def category_checks() -> Iterator[Question]:
 
 
 def fact_checks() -> Iterator[Question]:
+    """Yield the yes-or-no questions of yesno.tsv."""
     for row in read_table("yesno"):
         lower = row["question"][0].lower() + row["question"][1:]
         yield from ask("fact check", row["truth"].lower(), lower=lower, **row)
 
 
 def capitals() -> Iterator[Question]:
+    """Yield each country's capital, each capital's country, each country's continent."""
     for row in read_table("capitals"):
         yield from ask("capital", row["capital"], **row)
         yield from ask("country of a capital", row["country"], **row)
@@ -70,6 +76,7 @@ def capitals() -> Iterator[Question]:
 
 
 def animals() -> Iterator[Question]:
+    """Yield sound, story, legs, young and home; no sound and no story for the silent."""
     for row in read_table("animals"):
         slots = {**row, "one": with_article(row["animal"]), "little": with_article(row["young"])}
         if row["sound"]:
@@ -81,6 +88,7 @@ def animals() -> Iterator[Question]:
 
 
 def colours() -> Iterator[Question]:
+    """Yield the colours of things, and what two colours mix to, in both orders."""
     for row in read_table("colours"):
         yield from ask("colour", row["colour"], **row)
     for row in read_table("mixes"):
@@ -90,6 +98,7 @@ def colours() -> Iterator[Question]:
 
 
 def words() -> Iterator[Question]:
+    """Yield opposites, plurals, past tenses and rhymes; the last column is the answer."""
     for table in ("opposites", "plurals", "verbs", "rhymes"):
         for row in read_table(table):
             *_, short = row.values()
@@ -97,6 +106,7 @@ def words() -> Iterator[Question]:
 
 
 def calendar() -> Iterator[Question]:
+    """Yield what comes before and after each day and month, its number, and the seasons."""
     for unit, names in (("day", DAYS), ("month", MONTHS)):
         for index, name in enumerate(names):
             after, before = names[(index + 1) % len(names)], names[index - 1]
@@ -110,7 +120,8 @@ def calendar() -> Iterator[Question]:
 
 
 def letters() -> Iterator[Question]:
-    for letter, after in zip(ascii_uppercase, ascii_uppercase[1:], strict=False):
+    """Yield the letters' neighbours in the alphabet, and which of them are vowels."""
+    for letter, after in pairwise(ascii_uppercase):
         yield from ask("letter after", after, letter=letter, after=after)
         yield from ask("letter before", letter, letter=after, before=letter)
     for letter in ascii_uppercase:
@@ -119,12 +130,13 @@ def letters() -> Iterator[Question]:
 
 
 def simple_words() -> list[str]:
-    """Return about 150 short words that the model learns to spell."""
+    """Return the first 150 words of at most five letters, that the model learns to spell."""
     names = [bare(row["name"]) for row in read_table("definitions")]
     return [name for name in names if name.isalpha() and len(name) <= 5][:150]
 
 
 def spelling() -> Iterator[Question]:
+    """Yield spelling, first letter, length and capitals of the simple words."""
     for word in simple_words():
         upper, length = word.upper(), len(word)
         spelled = "-".join(upper)
@@ -135,6 +147,7 @@ def spelling() -> Iterator[Question]:
 
 
 def measures() -> Iterator[Question]:
+    """Yield how many of a unit make a larger one, and the sides of shapes."""
     for row in read_table("units"):
         yield from ask("unit", row["amount"], **row)
     for row in read_table("shapes"):
@@ -142,6 +155,7 @@ def measures() -> Iterator[Question]:
 
 
 def lists() -> Iterator[Question]:
+    """Yield the first two to five items of each list, then days, months and seasons whole."""
     for row in read_table("lists"):
         items = row["items"].split(", ")
         for length, count in COUNTS.items():

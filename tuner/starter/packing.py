@@ -49,13 +49,16 @@ class Batch:
 def copying(tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> list[Message]:
     """Return a conversation that repeats random pieces of the whole vocabulary.
 
-    Without it, the pieces that the world never uses would keep their random embeddings, and
-    fine-tuning, which leaves embeddings frozen, could not tell them apart.
+    Without it, the pieces that the world never uses would keep their random embeddings, which
+    fine-tuning leaves frozen.
     """
     ids = [rng.randrange(FIRST_MERGE, len(tokenizer)) for _ in range(rng.randint(3, 16))]
     text = tokenizer.decode(ids).strip()
     return [
-        {"role": "user", "content": rng.choice(("Repeat:\n", "Copy this:\n", "Say this:\n")) + text},
+        {
+            "role": "user",
+            "content": rng.choice(("Repeat:\n", "Copy this:\n", "Say this:\n")) + text,
+        },
         {"role": "assistant", "content": text},
     ]
 
@@ -95,7 +98,7 @@ def sorted_by_length(
     rng: random.Random,
     size: int,
 ) -> Iterator[Batch]:
-    """Yield batches of 128-token rows, and of 384-token rows for what is longer."""
+    """Yield batches of 128-token rows, and of 384-token rows for what is longer, up to 384."""
     waiting: dict[int, list[Encoded]] = {length: [] for length in ROW_LENGTHS}
     while True:
         messages = copying(tokenizer, rng) if rng.random() < COPYING_SHARE else next(source)
@@ -117,17 +120,17 @@ def packed(waiting: list[Encoded], length: int, rows: int) -> Batch:
             (item for item in waiting if len(item[0]) <= length - len(row[0])), None
         ):
             waiting.remove(item)
-            add_to_row(row, item)
+            _add_to_row(row, item)
         if not row[0] and waiting:
             ids, targets = waiting.pop(0)
-            add_to_row(row, (ids[:length], targets[:length]))
+            _add_to_row(row, (ids[:length], targets[:length]))
         missing = length - len(row[0])
         for column, part, filler in zip(columns, row, (0, -100, -1), strict=True):
             column.append(part + [filler] * missing)
     return Batch(*(torch.tensor(column) for column in columns))
 
 
-def add_to_row(row: tuple[list[int], list[int], list[int]], item: Encoded) -> None:
+def _add_to_row(row: tuple[list[int], list[int], list[int]], item: Encoded) -> None:
     ids, targets = item
     row[2].extend([row[2][-1] + 1 if row[2] else 0] * len(ids))
     row[0].extend(ids)

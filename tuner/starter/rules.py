@@ -6,7 +6,7 @@ Times tables, doubles and number words are remembered facts and are held out by 
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tuner.starter.facts import Question, ask, bare, read_table, rule, with_article
@@ -67,16 +67,17 @@ def sums() -> Iterator[Question]:
     """Sums up to 10 + 10 are remembered; of the others, pairs are held out."""
     for a in range(LARGEST_SUM + 1):
         for b in range(LARGEST_SUM + 1 - a):
-            yield from one_sum("sum", a, "+", b, a + b, sum_key(a, b))
+            yield from _one_sum("sum", a, "+", b, a + b, sum_key(a, b))
 
 
 def differences() -> Iterator[Question]:
+    """Yield a - b for every b up to a, up to 100."""
     for a in range(LARGEST_SUM + 1):
         for b in range(a + 1):
-            yield from one_sum("difference", a, "-", b, a - b, f"{a}-{b}")
+            yield from _one_sum("difference", a, "-", b, a - b, f"{a}-{b}")
 
 
-def one_sum(block: str, a: int, sign: str, b: int, result: int, key: str) -> Iterator[Question]:
+def _one_sum(block: str, a: int, sign: str, b: int, result: int, key: str) -> Iterator[Question]:
     slots = {"a": a, "b": b, "working": steps(a, sign, b)}
     if max(a, b) > SMALL:
         yield from rule(block, key, str(result), **slots)
@@ -86,6 +87,7 @@ def one_sum(block: str, a: int, sign: str, b: int, result: int, key: str) -> Ite
 
 
 def tables() -> Iterator[Question]:
+    """Yield the products up to 12 x 12, and the divisions that undo them."""
     for a in range(LARGEST_FACTOR + 1):
         for b in range(LARGEST_FACTOR + 1):
             yield from ask("product", str(a * b), a=a, b=b, result=a * b)
@@ -94,12 +96,14 @@ def tables() -> Iterator[Question]:
 
 
 def doubles() -> Iterator[Question]:
+    """Yield the doubles of 0 to 50, and the halves that undo them."""
     for number in range(LARGEST_SUM // 2 + 1):
         yield from ask("double", str(2 * number), a=number, result=2 * number)
         yield from ask("half", str(number), a=2 * number, result=number)
 
 
 def number_words() -> Iterator[Question]:
+    """Yield 0 to 100 from digits to words and back."""
     for number in range(LARGEST_SUM + 1):
         word = number_word(number)
         yield from ask("number in words", word, number=number, word=word)
@@ -107,6 +111,7 @@ def number_words() -> Iterator[Question]:
 
 
 def counting() -> Iterator[Question]:
+    """Yield a number's neighbours, even or odd, and counting up over three to ten numbers."""
     for a in range(201):
         yield from rule("number after", f"after {a}", str(a + 1), a=a, result=a + 1)
         yield from rule("number before", f"before {a + 1}", str(a), a=a + 1, result=a)
@@ -119,6 +124,7 @@ def counting() -> Iterator[Question]:
 
 
 def comparisons() -> Iterator[Question]:
+    """Yield which of two numbers up to 100 is bigger and which is smaller."""
     for a in range(101):
         for b in range(101):
             low, high = min(a, b), max(a, b)
@@ -129,13 +135,14 @@ def comparisons() -> Iterator[Question]:
 
 
 def word_problems() -> Iterator[Question]:
+    """Yield sums and differences of 1 to 10 things, in sentences."""
     for things in THINGS:
         for a in range(1, SMALL + 1):
             for b in range(1, SMALL + 1):
-                yield from one_problem(a, b, things)
+                yield from _one_problem(a, b, things)
 
 
-def one_problem(a: int, b: int, things: str) -> Iterator[Question]:
+def _one_problem(a: int, b: int, things: str) -> Iterator[Question]:
     total, rest, key = str(a + b), str(a - b), f"{a} {things} {b}"
     yield from rule("more", key, total, a=a, b=b, things=things, result=total)
     if a > b:
@@ -143,7 +150,7 @@ def one_problem(a: int, b: int, things: str) -> Iterator[Question]:
 
 
 def known_words() -> list[str]:
-    """Return every one-word name in the tables, sorted."""
+    """Return the one-word names of definitions and the words of three tables, sorted."""
     names = {bare(row["name"]) for row in read_table("definitions")}
     for table, column in (("opposites", "word"), ("verbs", "verb"), ("rhymes", "word")):
         names.update(row[column] for row in read_table(table))
@@ -151,6 +158,7 @@ def known_words() -> list[str]:
 
 
 def repeats(rng: random.Random, size: int = 3000) -> Iterator[Question]:
+    """Yield random texts of one to six words to say again."""
     vocabulary = known_words()
     for _ in range(size):
         text = " ".join(rng.sample(vocabulary, rng.randint(1, 6)))
@@ -159,12 +167,13 @@ def repeats(rng: random.Random, size: int = 3000) -> Iterator[Question]:
 
 
 def word_lists(rng: random.Random, size: int = 6000) -> Iterator[Question]:
+    """Yield what can be asked about random lists of two to five words."""
     vocabulary = known_words()
     for _ in range(size):
-        yield from list_questions(rng.sample(vocabulary, rng.randint(2, 5)))
+        yield from _list_questions(rng.sample(vocabulary, rng.randint(2, 5)))
 
 
-def list_questions(items: Sequence[str]) -> Iterator[Question]:
+def _list_questions(items: Sequence[str]) -> Iterator[Question]:
     text = ", ".join(items)
     backwards = ", ".join(reversed(items))
     yield from rule("reversed list", text, backwards, text=text, result=backwards)
@@ -197,4 +206,8 @@ RULES = (
     comparisons,
     word_problems,
 )
-SAMPLED_RULES = (repeats, word_lists, choices)
+SAMPLED_RULES: tuple[Callable[[random.Random], Iterator[Question]], ...] = (
+    repeats,
+    word_lists,
+    choices,
+)
