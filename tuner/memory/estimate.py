@@ -51,7 +51,7 @@ MB = 10**6
 PROCESS = {"cpu": 550 * MB, "mps": 550 * MB, "cuda": 0}
 # Of oneDNN's compiled programs in bf16, for each width of a batch (training/trainer.py pads to
 # multiples of 32); bench/presets.py shows them.
-PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 12 * MB, 32, 32
+PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 16 * MB, 32, 32
 RUNTIME = {"cpu": 40 * MB, "mps": 40 * MB, "cuda": 600 * MB}
 
 
