@@ -10,7 +10,6 @@ bench/estimate.py measures beside this), or what it takes of one GPU.
 Not covered: weights or optimizer split over several GPUs; of mixtures of experts all but weights.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -49,9 +48,9 @@ MB = 10**6
 # What a process takes of a device before it holds one tensor: on a CPU, Python's and torch's code
 # (515 MB of torch 2.13, transformers 5.23, peft and trl); on a GPU, the CUDA context and cuBLAS.
 PROCESS = {"cpu": 550 * MB, "mps": 550 * MB, "cuda": 0}
-# Of oneDNN's compiled programs in bf16, for each width of a batch (training/trainer.py pads to
-# multiples of 32); bench/presets.py shows them.
-PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 16 * MB, 32, 32
+# Of oneDNN's compiled programs in bf16, for each further width of a batch (training/trainer.py
+# pads to multiples of 32). Batches are between a mean and the longest row wide.
+PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 24 * MB, 32, 32
 RUNTIME = {"cpu": 40 * MB, "mps": 40 * MB, "cuda": 600 * MB}
 
 
@@ -105,13 +104,17 @@ def estimate(
         RecipeError: lora.target_modules names no layer of the model.
     """
     length = min(longest or recipe.max_length, recipe.max_length)
-    subject = _Subject(recipe, base, device, recipe.max_length if recipe.packing else length)
+    mean_tokens = mean_tokens or length / 2
+    if recipe.packing:
+        length = recipe.max_length
+        mean_tokens = length
+    subject = _Subject(recipe, base, device, length, mean_tokens)
     available = max(0, device.available_bytes - PROCESS[device.kind])
     micro, checkpointing = _choose(subject, available)
     breakdown = subject.breakdown(micro, checkpointing)
     needed = sum(breakdown.values())
     seconds = training_seconds(
-        recipe, subject.model, device, micro, checkpointing, rows, mean_tokens or length / 2
+        recipe, subject.model, device, micro, checkpointing, rows, mean_tokens
     )
     return Estimate(
         estimated_memory_bytes=needed,
@@ -144,12 +147,13 @@ def _choose(subject: "_Subject", available: int) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class _Subject:
-    """One recipe on one model and device. `length` is of the longest sequence."""
+    """One recipe on one model and device. `length` is the longest sequence's, in tokens."""
 
     recipe: Recipe
     base: BaseModel
     device: Device
     length: int
+    mean_tokens: float
 
     @cached_property
     def model(self) -> Architecture:
@@ -286,7 +290,8 @@ class _Subject:
     def _runtime(self) -> int:
         """Bytes of what computes, beside what is computed."""
         compiled = self.device.kind == "cpu" and self.element < FLOAT
-        widths = min(math.ceil(self.length / WIDTH_STEP), MOST_WIDTHS)
+        spread = max(0.0, self.length - self.mean_tokens)
+        widths = min(round(spread / WIDTH_STEP), MOST_WIDTHS)
         return RUNTIME[self.device.kind] + (widths * PROGRAMS if compiled else 0)
 
     def _resident_file(self, loading: bool) -> int:
