@@ -133,3 +133,12 @@ def test_the_first_try_recomputes_activations_as_training_will(recipe, tmp_path)
     trainer.try_batch([trainer.train_dataset[0], trainer.train_dataset[1]])
 
     assert runs["forward"] == 2  # once forward, and again in the backward
+
+
+def test_batches_in_16_bit_on_a_cpu_have_few_widths(recipe, tmp_path):
+    prepared = prepared_run(recipe.model_copy(update={"dtype": "bfloat16"}), tmp_path)
+    trainer = trainer_of(prepared, tmp_path)
+
+    widths = {batch["input_ids"].shape[1] for batch in trainer.get_train_dataloader()}
+
+    assert all(width % 32 == 0 for width in widths), widths
