@@ -4,14 +4,15 @@ Start, follow, stop and resume the process that trains a run:
     start(run)                      python -m tuner.training RUN_DIR, detached
     wait(run, on_event=print)       until it ends
     stop(run)                       SIGTERM; it finishes its step, saves and says so
+    leave(run)                      out of line, where it waited (queue.py) and has not begun
 
 The process outlives whoever started it, and writes to files only. Whoever comes later finds it by
 the pid in status.json: a page that was restarted needs nothing else to follow or stop it. Its exit
 code, though, only its parent learns; without one, an end that it did not record is an interruption.
 
-Not covered: other places. `start(run, where=...)` will run the same training of the same directory
-on all GPUs of this machine, several machines or a Hub Job, by another `command`; a queue that gives
-each device one run at a time will stand before it. POSIX only.
+Not covered: one run at a time, see queue.py; `start` starts at once. Other places: `start(run,
+where=...)` will run the same training of the same directory on all GPUs of this machine, several
+machines or a Hub Job, by another `command`. POSIX only.
 """
 
 import os
@@ -32,7 +33,14 @@ from tuner.runs.events import Event, EventWriter
 from tuner.runs.process import birth
 from tuner.runs.redact import redact
 from tuner.runs.run import Run
-from tuner.runs.status import LIVE_STATES, Status, changed, read_status, write_status
+from tuner.runs.status import (
+    LIVE_STATES,
+    Status,
+    changed,
+    is_in_line,
+    read_status,
+    write_status,
+)
 
 GRACE_SECONDS = 60.0
 KILL_SECONDS = 10.0  # for the system to clear a killed process away
@@ -63,16 +71,17 @@ def start(run: Run, *, resume: bool = False) -> int:
     """Start a run's process and record it.
 
     Args:
-        resume: Go on from the last checkpoint; `resume()` checks that there is one.
+        resume: Go on from the last checkpoint.
 
     Returns:
         The pid.
 
     Raises:
-        RunError: The run was started before, is at work, or the process cannot be started.
+        RunError: The run was started before (or, to be resumed, was not), is at work, or the
+            process cannot be started.
     """
     with locked(run.dir):  # two who start it at once: the second finds it preparing
-        _require_startable(run, resume)
+        require_startable(run, resume)
         process = _spawn(run, resume)
         # Its first update of the status waits for this lock, so that the pid is always there.
         _record_start(run, process, resume)
@@ -114,12 +123,16 @@ def wait(
 def stop(run: Run, grace_seconds: float = GRACE_SECONDS) -> Status:
     """Ask a run to finish its step, save and end; kill it when it does not.
 
+    A run that waits in line leaves it.
+
     Args:
         grace_seconds: How long it may take.
 
     Raises:
-        RunError: It is not at work.
+        RunError: It is neither at work nor in line.
     """
+    if is_in_line(run.status()) and _left(run):
+        return run.status()
     state = run.status()["state"]
     if state not in LIVE_STATES:
         raise RunError(f"Run {run.id} is {state}: there is nothing to stop.")
@@ -134,6 +147,16 @@ def stop(run: Run, grace_seconds: float = GRACE_SECONDS) -> Status:
     return run.status()
 
 
+def leave(run: Run) -> None:
+    """Take a run out of line; it is stopped then, with what a resume would find.
+
+    Raises:
+        RunError: It is not in line: it was never put there, or has begun meanwhile.
+    """
+    if not _left(run):
+        raise RunError(f"Run {run.id} is {run.status()['state']}: it does not wait in line.")
+
+
 def resume(run: Run) -> int:
     """Start a run again at its last checkpoint.
 
@@ -143,27 +166,61 @@ def resume(run: Run) -> int:
     Raises:
         RunError: It completed, is at work, was never started, or has no checkpoint.
     """
-    state = run.status()["state"]
-    if state == "completed":
-        raise RunError(f"Run {run.id} completed; there is nothing to resume.")
-    if state == "queued":
-        raise RunError(f"Run {run.id} has not begun; start it.")
-    if state not in LIVE_STATES and not run.last_checkpoint():
-        raise RunError(f"Run {run.id} cannot be resumed. {run.what_is_left()}")
     return start(run, resume=True)
 
 
-def _require_startable(run: Run, resume: bool) -> None:
-    state = run.status()["state"]
+def require_startable(run: Run, resume: bool) -> None:
+    """Refuse to start a run, or to put it in line for that, where it cannot be.
+
+    Raises:
+        RunError: See `start` and `resume`.
+    """
+    status = run.status()
+    state, begun = status["state"], status["state"] != "queued" or status["waiting_to"] == "resume"
     if state in LIVE_STATES:
         raise RunError(f"Run {run.id} is {state} already.")
     if run.is_process_alive():
         raise RunError(f"Run {run.id} is {state}, and its process is about to end. Try again.")
-    if not resume and state != "queued":
+    if resume:
+        _require_resumable(run, state, begun)
+    elif begun:
         raise RunError(
             f"Run {run.id} is {state}, and a run is started once. Resume it, or begin a new one: "
             f"`{run.train_again()}`."
         )
+
+
+def _require_resumable(run: Run, state: str, begun: bool) -> None:
+    if state == "completed":
+        raise RunError(f"Run {run.id} completed; there is nothing to resume.")
+    if not begun:
+        raise RunError(f"Run {run.id} has not begun; start it.")
+    if not run.last_checkpoint():
+        raise RunError(f"Run {run.id} cannot be resumed. {run.what_is_left()}")
+
+
+def _left(run: Run) -> bool:
+    """Take a run out of line; False where it does not stand in it."""
+    # The line's lock, then the run's, as who moves the line takes them: it cannot start meanwhile.
+    with locked(run.dir.absolute().parent), locked(run.dir):
+        status = read_status(run.status_path)
+        if not is_in_line(status):
+            return False
+        waited_to_resume = status["waiting_to"] == "resume"
+        left = run.what_is_left() if waited_to_resume else f"Start again: `{run.train_again()}`."
+        record(run, Status(state="stopped", reason=f"Cancelled while it waited in line. {left}"))
+        return True
+
+
+def record(run: Run, changes: Status) -> None:
+    """Change the state of a run without a process, and tell its readers; `run.dir` is locked.
+
+    Raises:
+        OSError: The disk is full; nothing changed, or the event alone is missing.
+    """
+    write_status(run.status_path, changed(read_status(run.status_path), changes))
+    with EventWriter(run.events_path) as events:
+        events.write("state", state=changes["state"], reason=changes["reason"])
 
 
 def _spawn(run: Run, resume: bool) -> subprocess.Popen[bytes]:
@@ -233,10 +290,7 @@ def _settle(run: Run) -> None:
             return  # reads as interrupted; its parent may know better
         state, reason = ending
         with suppress(OSError):  # a full disk: reads as interrupted, too
-            changes = Status(state=state, reason=reason, exit_code=code)
-            write_status(run.status_path, changed(status, changes))
-            with EventWriter(run.events_path) as events:
-                events.write("state", state=state, reason=reason)
+            record(run, Status(state=state, reason=reason, exit_code=code))
 
 
 def _ending(run: Run, status: Status, code: int | None) -> tuple[str, str] | None:

@@ -3,13 +3,14 @@ status.json: what a run is doing, in one small file that is replaced at once.
 
     queued → preparing → running → completed | failed | stopped
 
-A live state (preparing, running) whose process is gone reads as interrupted; see Run.status.
+A live state (preparing, running) whose process is gone reads as interrupted; see Run.status. A
+queued run is new, or waits in line to be started or resumed; see queue.py.
 """
 
 import json
 import time
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 from tuner.errors import RunError
 from tuner.runs.atomic import replace_json
@@ -38,6 +39,8 @@ class Status(TypedDict, total=False):
         resumed_from: The checkpoint's step at which the last process began; None for step 0.
         stop_asked: When somebody asked it to stop, Unix seconds.
         exit_code: Of the last process, where it is known.
+        waiting_since: When it was put in line, Unix seconds; None for a run that is not in line.
+        waiting_to: What it waits for there: "start" or "resume".
     """
 
     state: str
@@ -55,6 +58,8 @@ class Status(TypedDict, total=False):
     resumed_from: int | None
     stop_asked: float | None
     exit_code: int | None
+    waiting_since: float | None
+    waiting_to: Literal["start", "resume"] | None
 
 
 def new_status(owner: str | None = None) -> Status:
@@ -75,11 +80,20 @@ def new_status(owner: str | None = None) -> Status:
         resumed_from=None,
         stop_asked=None,
         exit_code=None,
+        waiting_since=None,
+        waiting_to=None,
     )
 
 
+def is_in_line(status: Status) -> bool:
+    """Whether the run waits for its turn, rather than for somebody to start it."""
+    return status["state"] == "queued" and status["waiting_since"] is not None
+
+
 def changed(status: Status, changes: Status) -> Status:
-    """Apply changes; entering an ended state sets `finished`, a live one clears it.
+    """Apply changes; entering an ended state sets `finished`, any other clears it.
+
+    Whatever ends the waiting, be it a start, a stop or a failure, takes the run out of line.
 
     Raises:
         ValueError: A state or a key that does not exist: a mistake in the program.
@@ -90,6 +104,8 @@ def changed(status: Status, changes: Status) -> Status:
     after: Status = {**status, **changes}
     if "state" in changes and "finished" not in changes:
         after["finished"] = _finished(status, after)
+    if after["state"] != "queued":
+        after["waiting_since"] = after["waiting_to"] = None
     return after
 
 
@@ -123,7 +139,14 @@ def _finished(before: Status, after: Status) -> float | None:
 
 
 def _is_status(values: dict[str, Any]) -> bool:
-    numbers = ("pid", "pid_started", "pid_started_after_boot", "step", "max_steps")
+    numbers = (
+        "pid",
+        "pid_started",
+        "pid_started_after_boot",
+        "step",
+        "max_steps",
+        "waiting_since",
+    )
     return (
         values.get("state") in STATES
         and isinstance(values.get("created"), (int, float))

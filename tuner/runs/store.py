@@ -77,7 +77,7 @@ class RunStore:
         Raises:
             RunError: No run is meant, or several are; the sentence names the nearest.
         """
-        ids = self._ids()
+        ids = self.ids()
         if run_id in ids:
             return Run(self.root / run_id)
         found = [known for known in ids if names.slug_of(known) == run_id]
@@ -105,14 +105,11 @@ class RunStore:
 
     def list(self) -> builtins.list[Run]:
         """All runs, newest first. Folders that are no run, or no longer one, are passed over."""
-        created = [(at, run) for run in map(self._run, self._ids()) if (at := _created(run))]
+        created = [(at, run) for run in map(self._run, self.ids()) if (at := _created(run))]
         created.sort(key=lambda pair: (pair[0], pair[1].id), reverse=True)
         return [run for _, run in created]
 
-    def _run(self, run_id: str) -> Run:
-        return Run(self.root / run_id)
-
-    def _ids(self) -> builtins.list[str]:
+    def ids(self) -> builtins.list[str]:
         """Names of run folders, oldest first. A link is none: it may lead anywhere."""
         try:
             with os.scandir(self.root) as entries:
@@ -123,6 +120,9 @@ class RunStore:
                 )
         except OSError:  # no folder yet, or none at all: then it holds no runs either
             return []
+
+    def _run(self, run_id: str) -> Run:
+        return Run(self.root / run_id)
 
     def _create(self, recipe: Recipe, last_part: str, owner: str | None) -> Run:
         aside = Run(self.root / f".new-{uuid.uuid4().hex[:12]}")
