@@ -20,8 +20,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 SHOWN = (
-    "errors problems recipe schedule presets starter device base_models memory data checks "
-    "runs runs.events runs.store runs.launch chat.client hub"
+    "errors problems quantities recipe schedule presets starter device base_models memory data "
+    "checks service runs runs.events runs.store runs.launch runs.queue chat.client hub"
 )
 
 # Room → the rooms it may import, wherever in a file. A module is in the room with the longest
@@ -40,11 +40,16 @@ ALLOWED = {
     "memory": "errors recipe schedule device base_models",
     "data": "errors recipe",
     "checks": "errors recipe device base_models memory data runs runs.store",
+    # Actions as documents, for the shell, the page and its API.
+    "service": "errors recipe device base_models memory data checks runs runs.store runs.launch "
+    "runs.queue",
+    "quantities": "",
     # The run directory: names, states, atomic writes. Who does the training sees two parts of it.
     "runs": "errors recipe runs.events",
     "runs.events": "errors runs",
     "runs.store": "errors recipe runs runs.events",
     "runs.launch": "errors recipe device runs runs.events runs.store",
+    "runs.queue": "errors runs runs.launch runs.store",
     # The training process knows a run directory, not who started it or who is looking.
     "training": "errors recipe schedule device base_models memory data runs.events runs.store",
     # What is loaded beside a model in the playground's process, and what talks to that process.
@@ -59,7 +64,7 @@ ALLOWED = {
 # Imported at once, so nothing that they import at module level may be slow or need a GPU.
 LIGHT = (
     "errors problems recipe schedule presets device base_models memory checks data.sources "
-    "data.formats data.prepare runs cli chat.client hub ui"
+    "data.formats data.prepare service runs cli chat.client hub ui"
 ).split()
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"}
 

@@ -1,22 +1,11 @@
-"""
-Looking a model up on the Hub: the real client against a Hub on this machine.
+"""Looking a model up on the Hub: the real client against a Hub on this machine."""
 
-The Hub serves a folder as the real one does: the model's page, and files with ranges, ETag and
-commit. Everything it can refuse, break or be slow at is asked for by name in `faults`.
-"""
-
-import json
 import os
 import shutil
-import threading
 import time
 import traceback
-import zlib
-from collections.abc import Iterator
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -25,136 +14,17 @@ from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from tests.tiny_models import tiny_config, tiny_model
+from tests.hub_server import COMMIT, MODEL, Fault, Hub
+from tests.tiny_models import tiny_config
 from tuner.base_models import hub as hub_lookup
 from tuner.base_models.checkpoint import SINGLE
 from tuner.base_models.lookup import BaseModel, find_base_model
 from tuner.errors import ModelError
 
-MODEL = "shop/tiny-llama"
-COMMIT = "4f9cbd2c7a2f1f6d7c30e1b9a5d86a4b1f6c9d01"
 OTHER_COMMIT = COMMIT[::-1]
 TOKEN = "hf_" + "secret" * 6
 FIRST_BYTES = 100_001  # what the client asks of a file in order to find its header
 PATIENCE = 0.3  # seconds, instead of the ten that a person waits
-
-
-class Fault(NamedTuple):
-    """What the Hub does instead of answering."""
-
-    status: int = 200
-    code: str = ""
-    message: str = ""
-    body: bytes = b'{"error": "no"}'
-    hangs: bool = False
-    breaks_off: bool = False
-
-
-class Asked(NamedTuple):
-    path: str
-    range: str | None
-    token: str | None
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves one model.
-
-    Args:
-        folder: Holds its files.
-
-    `faults` are by a part of the path; `page` is added to what the model's page says; weights are
-    redirected to `storage`, another origin, if there is one.
-    """
-
-    def __init__(self, folder: Path):
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.folder = folder
-        self.page: dict[str, Any] = {}
-        self.faults: dict[str, Fault] = {}
-        self.storage: Hub | None = None
-        self.asked: list[Asked] = []
-        self.over = threading.Event()
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def close(self) -> None:
-        self.over.set()
-        self.shutdown()
-        self.server_close()
-
-    def info(self) -> dict[str, Any]:
-        siblings = [{"rfilename": path.name} for path in sorted(self.folder.iterdir())]
-        page = {"_id": "1", "id": MODEL, "sha": COMMIT, "private": False, "gated": False}
-        return page | {"tags": [], "siblings": siblings} | self.page
-
-
-class Answers(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_GET(self) -> None:
-        asked = Asked(self.path, self.headers["Range"], self.headers["Authorization"])
-        self.server.asked.append(asked)
-        fault = next((f for part, f in self.server.faults.items() if part in self.path), None)
-        if fault:
-            self.fail(fault)
-        elif self.path.startswith("/api/models/"):
-            self.answer(json.dumps(self.server.info()).encode())
-        elif self.server.storage and self.path.endswith(".safetensors"):
-            self.answer(b"", 302, {"Location": self.server.storage.address + self.path})
-        else:
-            self.serve((self.server.folder / self.path.rpartition("/")[2]).read_bytes())
-
-    do_HEAD = do_GET  # noqa: N815 (its name is http.server's)
-
-    def serve(self, content: bytes) -> None:
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{zlib.crc32(content):x}"'}
-        if not self.headers["Range"]:
-            return self.answer(content, 200, headers)
-        first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
-        return self.answer(content[int(first) : int(last) + 1], 206, headers)
-
-    def fail(self, fault: Fault) -> None:
-        if fault.hangs:
-            self.server.over.wait()
-        if fault.hangs or fault.breaks_off:
-            self.close_connection = True
-            return
-        headers = {"X-Error-Code": fault.code, "X-Error-Message": fault.message}
-        self.answer(fault.body, fault.status, {key: text for key, text in headers.items() if text})
-
-    def answer(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self.send_response_only(status, HTTPStatus(status).phrase)
-        for key, text in ({"Content-Length": str(len(body))} | (headers or {})).items():
-            self.send_header(key, text)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture
-def hub(llama, cache, tmp_path, monkeypatch) -> Iterator[Hub]:
-    server = Hub(Path(shutil.copytree(llama, tmp_path / "served")))
-    # Both are read from HF_ENDPOINT when the client is imported.
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
-    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    yield server
-    server.close()
 
 
 def download(hub: Hub, revision: str = COMMIT) -> Path:

@@ -4,7 +4,7 @@ Ask the Hub about one model: its page, its config.json and the headers of its we
 huggingface_hub is imported inside the functions: it takes half a second, and most people who open
 the page ask it nothing. Its API calls have no timeout of their own, so each gets one. Nothing that
 is looked up is kept: a model is in the cache only once it was downloaded to be loaded.
-Not covered: downloading weights; that is transformers', in the training process.
+Not covered: downloading weights; see download.py.
 """
 
 import difflib
@@ -80,7 +80,7 @@ def look_up(
 
     if constants.HF_HUB_OFFLINE:
         raise Unreachable("the Hub is not asked, as HF_HUB_OFFLINE is set", "Unset it")
-    with _failures_as_sentences(name, revision, suggestions):
+    with failures_as_sentences(name, revision, suggestions):
         return _ask(name, revision, token)
 
 
@@ -170,9 +170,10 @@ def _has_chat_template(info: "ModelInfo", files: list[str]) -> bool:
 
 
 @contextmanager
-def _failures_as_sentences(
+def failures_as_sentences(
     name: str, revision: str | None, suggestions: Sequence[str]
 ) -> Iterator[None]:
+    """Turn what goes wrong in a question to the Hub into ModelError or Unreachable."""
     import httpx2
     from huggingface_hub import errors
 
@@ -184,7 +185,7 @@ def _failures_as_sentences(
         why = f"the Hub cannot be reached ({type(error).__name__})"
         raise Unreachable(why, "Connect to the internet") from error
     except errors.HfHubHTTPError as error:
-        raise _refusal(error, name, revision, suggestions) from None
+        raise refusal(error, name, revision, suggestions) from None
     except errors.HFValidationError:
         raise ModelError(_missing(name, suggestions)) from None
     except (errors.SafetensorsParsingError, errors.NotASafetensorsRepoError):
@@ -197,9 +198,10 @@ def _failures_as_sentences(
         ) from error
 
 
-def _refusal(
+def refusal(
     error: "HfHubHTTPError", name: str, revision: str | None, suggestions: Sequence[str]
 ) -> ModelError | Unreachable:
+    """What an answer that is none means for the person who asked."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):

@@ -3,7 +3,6 @@
 from typing import Any
 
 from tuner.cli.answers import Answer
-from tuner.cli.quantities import aligned, duration, gigabytes, parameters, share
 from tuner.cli.recipe_options import (
     BaseModelOption,
     DatasetOption,
@@ -17,7 +16,7 @@ from tuner.cli.recipe_options import (
     SkipBadRowsOption,
     recipe_from_options,
 )
-from tuner.recipe import Recipe
+from tuner.quantities import aligned, duration, gigabytes, parameters, share
 
 
 def estimate(
@@ -35,24 +34,11 @@ def estimate(
     options = RecipeOptions(
         preset, hardware, recipe, base_model, dataset, columns or (), settings or (), skip_bad_rows
     )
-    figures = estimate_of(recipe_from_options(options, needs_data=False))
+    # Here, because `runs` needs nothing of what it imports.
+    from tuner.service.estimating import estimate_document
+
+    figures = estimate_document(recipe_from_options(options, needs_data=False))
     return Answer(figures, estimate_text(figures))
-
-
-def estimate_of(recipe: Recipe) -> dict[str, Any]:
-    """The estimate as --json prints it; data that is quick to read counts."""
-    from tuner.base_models.lookup import check_length, find_base_model
-    from tuner.checks import look_at_data
-    from tuner.device import this_device
-    from tuner.memory.estimate import estimate as estimate_memory
-
-    base = find_base_model(recipe.base_model, recipe.revision)
-    check_length(recipe, base)
-    data = look_at_data(recipe) if recipe.dataset.source else None
-    rows = data.train_rows if data else None
-    mean_tokens = min(data.mean_tokens, recipe.max_length) if data else None
-    found = estimate_memory(recipe, base, this_device(), rows=rows, mean_tokens=mean_tokens)
-    return {"base_model": recipe.base_model, "train_rows": rows, **found.document()}
 
 
 def estimate_text(figures: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.cli.answers import Answer
-from tuner.cli.quantities import share
 from tuner.cli.recipe_options import (
     BaseModelOption,
     DatasetOption,
@@ -21,6 +20,7 @@ from tuner.cli.recipe_options import (
     recipe_from_options,
 )
 from tuner.data.data_report import where
+from tuner.quantities import share
 from tuner.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -63,19 +63,14 @@ def preview(
 
 
 def preview_of(recipe: Recipe, first_row: int | None, rows: int) -> "Preview":
-    """Find the base model's tokenizer and preview the recipe's data with it."""
+    """Preview the recipe's data."""
     # Here, because `runs` has no use for them, and the tokenizer imports transformers.
     from datasets import disable_progress_bars
 
-    from tuner.base_models.lookup import check_length, find_base_model
-    from tuner.data.preview import preview as preview_data
-    from tuner.data.tokenizer import load_tokenizer
+    from tuner.service.previewing import preview_document
 
     disable_progress_bars()
-    base = find_base_model(recipe.base_model, recipe.revision)
-    check_length(recipe, base)
-    tokenizer = load_tokenizer(str(base.folder or base.name), base.revision)
-    return preview_data(recipe, tokenizer, first_row=first_row, rows=rows)
+    return preview_document(recipe, first_row, rows)
 
 
 def preview_text(shown: "Preview", colour: bool) -> str:

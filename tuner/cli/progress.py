@@ -1,13 +1,13 @@
 """
 A run's events as a person follows them in a terminal: one line that keeps rewriting itself.
 
-Where the output is a file or a pipe, a step is told every LINE_SECONDS instead.
+Where the output is a file or a pipe, a step, or how far a download is, is told every LINE_SECONDS.
 """
 
 import time
 from typing import Any, TextIO
 
-from tuner.cli.quantities import duration, loss
+from tuner.quantities import duration, gigabytes, loss
 
 LINE_SECONDS = 10.0
 CLEAR_LINE = "\r\x1b[K"
@@ -29,7 +29,9 @@ class Progress:
     def __call__(self, event: Any) -> None:
         """Show one event. Samples and states are left to the summary."""
         if event["kind"] == "metric":
-            self._step(event)
+            self._rewrite(step_line(event), event["step"] >= event["max_steps"])
+        elif event["kind"] == "progress":
+            self._work(event)
         elif event["kind"] == "eval":
             self.say(f"step {event['step']:,}   eval loss {loss(event['eval_loss'])}")
         elif event["kind"] in ("log", "warning"):
@@ -46,18 +48,38 @@ class Progress:
             print(file=self.stream, flush=True)
         self._rewriting = False
 
-    def _step(self, event: Any) -> None:
-        line = step_line(event)
+    def _work(self, event: Any) -> None:
+        is_last = event["done"] == event["total"]
+        self._rewrite(work_line(event), is_last)
+        if is_last:
+            self.close()  # it stays, above what comes next
+
+    def _rewrite(self, line: str, is_last: bool) -> None:
         if self.live:
             print(f"{CLEAR_LINE}{line}", end="", file=self.stream, flush=True)
             self._rewriting = True
-        elif self._is_due(event):
+        elif is_last or time.monotonic() - self._told_at >= LINE_SECONDS:
             self._told_at = time.monotonic()
             print(line, file=self.stream, flush=True)
 
-    def _is_due(self, event: Any) -> bool:
-        is_last = event["step"] >= event["max_steps"]
-        return is_last or time.monotonic() - self._told_at >= LINE_SECONDS
+
+def work_line(event: Any) -> str:
+    """How far long work is.
+
+    >>> event = {"what": "Downloading Qwen/Qwen3-0.6B", "unit": "bytes"}
+    >>> work_line(event | {"done": 400_000_000, "total": 1_503_300_000})
+    'Downloading Qwen/Qwen3-0.6B: 0.4 of 1.5 GB'
+    >>> work_line({"what": "Reading a.csv", "done": 7000, "total": None, "unit": "rows"})
+    'Reading a.csv: 7,000 rows'
+    """
+    done, total = event["done"], event["total"]
+    if event["unit"] == "rows":
+        return f"{event['what']}: {f'{done:,}' if total is None else f'{done:,} of {total:,}'} rows"
+    if total is None:
+        return f"{event['what']}: {gigabytes(done)}"
+    # Both in the unit of the whole: "0.0 of 1.5 GB", "12 of 48 MB".
+    scale, digits = (1e9, 1) if gigabytes(total).endswith("GB") else (1e6, 0)
+    return f"{event['what']}: {done / scale:.{digits}f} of {gigabytes(total)}"
 
 
 def step_line(event: Any) -> str:

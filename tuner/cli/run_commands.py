@@ -8,16 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from tuner.cli.answers import Answer
-from tuner.cli.quantities import aligned, loss
 from tuner.cli.recipe_options import JsonOption, RunsDirOption
 from tuner.cli.summary import result_text
 from tuner.errors import RunError
+from tuner.quantities import aligned, loss
 from tuner.recipe import to_yaml
-from tuner.runs import launch
 from tuner.runs.store import Run, RunStore, Summary
+from tuner.service.run_documents import list_document, show_document, stop_document
 
-EVENTS_SHOWN = 50  # as JSON
-LINES_SHOWN = 12  # of them as text, where curves and samples have no place
+LINES_SHOWN = 12  # as text, where curves and samples have no place
 TOLD = ("log", "warning", "eval", "checkpoint", "state")
 RUNS_DIR = Path("runs")
 
@@ -28,7 +27,7 @@ RunArgument = Annotated[
 
 def runs(runs_dir: RunsDirOption = RUNS_DIR, as_json: JsonOption = False) -> Answer:
     """List the runs, newest first."""
-    rows = [run.summary() for run in RunStore(runs_dir).list()]
+    rows = list_document(RunStore(runs_dir))
     if not rows:
         return Answer([], "No runs yet. Start one: python -m tuner train --preset chatbot")
     head = ("run", "state", "preset", "base model", "steps", "eval loss", "created")
@@ -40,15 +39,8 @@ def show(
 ) -> Answer:
     """Show one run: its state, recipe, result and last events."""
     found = RunStore(runs_dir).get(run)
-    status, events = found.status(), found.events()[0][-EVENTS_SHOWN:]
-    document = {
-        "run": found.id,
-        "dir": str(found.dir.resolve()),
-        "status": status,
-        "recipe": found.recipe().model_dump(mode="json"),
-        "result": found.result(),
-        "events": events,
-    }
+    document = show_document(found)
+    status, events = document["status"], document["events"]
     text = [
         result_text(found, status["state"], status["reason"]),
         f"\n{to_yaml(found.recipe()).rstrip()}\n",
@@ -63,14 +55,8 @@ def stop(
     """Stop a run after its step; its adapter is kept."""
     found = RunStore(runs_dir).get(run)
     print(f"Stopping {found.id} after its step.", file=sys.stderr)
-    status = launch.stop(found)
-    document = {
-        "run": found.id,
-        "dir": str(found.dir.resolve()),
-        "state": status["state"],
-        "reason": status["reason"],
-    }
-    return Answer(document, result_text(found, status["state"], status["reason"]))
+    document = stop_document(found)
+    return Answer(document, result_text(found, document["state"], document["reason"]))
 
 
 def delete(

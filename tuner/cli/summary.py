@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tuner.cli.quantities import duration, gigabytes, loss, parameters, share
+from tuner.quantities import duration, gigabytes, loss, parameters, share
 from tuner.runs.store import Run
 
 ANSWER_CHARACTERS = 300

@@ -102,9 +102,10 @@ def _detached(run: Run) -> Answer:
 
 
 def _plan(recipe: Recipe, runs_dir: Path) -> Answer:
-    from tuner.cli.estimate import estimate_of, estimate_text
+    from tuner.cli.estimate import estimate_text
+    from tuner.service.estimating import estimate_document
 
-    figures = estimate_of(recipe)
+    figures = estimate_document(recipe)
     document = {
         "dry_run": True,
         "runs_dir": str(runs_dir.resolve()),

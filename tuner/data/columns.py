@@ -90,15 +90,22 @@ def read_mapping(mapping: Mapping[str, Any], columns: Columns, name: str) -> Rol
 
 def suggested_mapping(columns: Columns, sample: Sequence[Mapping[str, Any]]) -> str:
     """Options for the command line that would map these columns, at a guess."""
+    guess = suggested_roles(columns, sample) or {"text": "COLUMN"}
+    return " ".join(_option(role, column) for role, column in guess.items())
+
+
+def suggested_roles(columns: Columns, sample: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Role → column, at a guess: by their names, else by how much text they hold."""
     lengths = {name: _mean_length(name, sample) for name in columns.names}
     prose = [name for name in columns.names if lengths[name] > 0]
     if len(prose) < 2:
-        return _option("text", (prose or columns.names or ["COLUMN"])[0])
+        texts = (prose or columns.names)[:1]
+        return {"text": texts[0]} if texts else {}
     answers = _hinted(prose, _ANSWER_HINTS) or prose
     answer = max(answers, key=lengths.__getitem__)
     rest = [name for name in prose if name != answer]
     prompt = (_hinted(rest, _PROMPT_HINTS) or sorted(rest, key=lengths.__getitem__)[::-1])[0]
-    return f"{_option('prompt', prompt)} {_option('answer', answer)}"
+    return {"prompt": prompt, "answer": answer}
 
 
 def _spelling(name: str) -> str:

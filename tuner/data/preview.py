@@ -8,17 +8,19 @@ The data is prepared and tokenized by the code that trains (prepare.py, tokenize
 temporary folder, so what is shown is what will be trained.
 """
 
+import json
 import random
 import tempfile
 from collections.abc import Sequence
-from itertools import chain
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypedDict
 
 from datasets import Dataset
 
 from tuner.data.data_report import DataReport, Recognised
-from tuner.data.prepare import load_examples, prepare_dataset
+from tuner.data.prepare import Progress, load_examples, prepare_dataset
 from tuner.data.rendering import IGNORE_INDEX, Rendered, Renderer
 from tuner.data.stored import Side
 from tuner.data.tokenized import LINES_KEPT, TokenReport, require_trained_rows, tokenize
@@ -26,6 +28,7 @@ from tuner.errors import DatasetError
 from tuner.recipe import Recipe
 
 UNREADABLE = "the row cannot be read"
+QUESTION_CHARACTERS = 300
 
 
 class Token(TypedDict):
@@ -123,21 +126,92 @@ def preview(
     Raises:
         DatasetError: Training could not begin with this data, or there is no such row.
     """
-    renderer = Renderer(tokenizer, recipe.max_length)
-    with tempfile.TemporaryDirectory(prefix="tuner-preview-") as folder:
-        directory = Path(folder)
-        report = prepare_dataset(
-            recipe.dataset,
-            recipe.objective,
-            directory,
-            max_length=recipe.max_length,
-            token=token,
-        )
-        sides = [load_examples(directory, "train"), load_examples(directory, "eval")]
-        reports = [_tokenized(side, renderer, directory) for side in sides]
-        require_trained_rows(reports[0], recipe.max_length)
-        examples = _row_previews(sides, first_row, rows, renderer)
-    return _joined(report, reports, renderer, examples)
+    with closing(PreviewedData(recipe, tokenizer, token=token)) as data:
+        return data.document(first_row, rows)
+
+
+class PreviewedData:
+    """A recipe's data, prepared and tokenized once; any of its rows can then be shown.
+
+    Holds a temporary folder until it is closed.
+
+    Args:
+        progress: Called with the rows read, then with the rows tokenized.
+
+    Raises:
+        DatasetError: Training could not begin with this data.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        tokenizer: Any,
+        *,
+        token: str | None = None,
+        progress: Progress | None = None,
+    ):
+        self._renderer = Renderer(tokenizer, recipe.max_length)
+        self._folder = tempfile.TemporaryDirectory(prefix="tuner-preview-")
+        directory = Path(self._folder.name)
+        try:
+            self._report = prepare_dataset(
+                recipe.dataset,
+                recipe.objective,
+                directory,
+                max_length=recipe.max_length,
+                token=token,
+                progress=progress,
+            )
+            self._sides = [load_examples(directory, "train"), load_examples(directory, "eval")]
+            self._tokens = [self._tokenized(side, progress) for side in self._sides]
+            require_trained_rows(self._tokens[0], recipe.max_length)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        self._folder.cleanup()
+
+    def document(self, first_row: int | None, rows: int) -> Preview:
+        """The whole data set in numbers, and some rows of it, as `preview` has them.
+
+        Raises:
+            DatasetError: There is no such row.
+        """
+        examples = _row_previews(self._sides, first_row, rows, self._renderer)
+        return _joined(self._report, self._tokens, self._renderer, examples)
+
+    def held_out_prompts(self, count: int) -> list[str]:
+        """Questions of held-out rows that a person can read at a glance, the first `count`."""
+        found = (_question(row) for row in self._sides[1])
+        return list(islice((text for text in found if text), count))
+
+    def write_cleaned(self, path: Path) -> None:
+        """Write all kept rows, in the form in which they train, as one JSONL file."""
+        with path.open("w", encoding="utf-8") as file:
+            for name in ("train.jsonl", "eval.jsonl"):
+                with (Path(self._folder.name) / name).open(encoding="utf-8") as lines:
+                    file.writelines(_without_source(line) for line in lines)
+
+    def _tokenized(self, side: Dataset, progress: Progress | None) -> TokenReport:
+        if not len(side):
+            return TokenReport()
+        path = Path(self._folder.name) / f"{side._fingerprint}.arrow"
+        return tokenize(side, self._renderer, path, progress)[1]
+
+
+def _question(row: dict[str, Any]) -> str | None:
+    """What a row asks, if it is one short question."""
+    turns = row.get("messages") or row.get("prompt") or []
+    asked = [turn["content"] for turn in turns if turn["role"] == "user"]
+    return asked[0] if len(asked) == 1 and len(asked[0]) <= QUESTION_CHARACTERS else None
+
+
+def _without_source(line: str) -> str:
+    row = json.loads(line)
+    row.pop("source", None)
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def row_preview(number: int, side: Side, example: dict[str, Any], renderer: Renderer) -> RowPreview:
@@ -194,12 +268,6 @@ def _rendered(
     longest = max(len(answer.input_ids) + answer.cut for answer in answers)
     cut = pair.prompt.cut + max(0, longest - room)
     return prompt + shown[0], shown[1] if pair.rejected else None, cut
-
-
-def _tokenized(side: Dataset, renderer: Renderer, directory: Path) -> TokenReport:
-    if not len(side):
-        return TokenReport()
-    return tokenize(side, renderer, directory / f"{side._fingerprint}.arrow")[1]
 
 
 def _row_previews(

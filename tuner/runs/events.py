@@ -107,8 +107,32 @@ class WarningEvent(TypedDict):
     message: str
 
 
+class ProgressEvent(TypedDict):
+    """How far long work before training is; about one a second, and a last one.
+
+    Attributes:
+        what: The work, without an end: "Downloading Qwen/Qwen3-0.6B".
+        total: What `done` will be at the end; None while that is not known.
+    """
+
+    seq: int
+    time: float
+    kind: Literal["progress"]
+    what: str
+    done: int
+    total: int | None
+    unit: Literal["bytes", "rows"]
+
+
 Event = (
-    LogEvent | MetricEvent | EvalEvent | SampleEvent | CheckpointEvent | StateEvent | WarningEvent
+    LogEvent
+    | MetricEvent
+    | EvalEvent
+    | SampleEvent
+    | CheckpointEvent
+    | StateEvent
+    | WarningEvent
+    | ProgressEvent
 )
 
 
@@ -130,7 +154,7 @@ class EventWriter:
         """Append one event and return it as a reader will see it.
 
         Args:
-            kind: log, metric, eval, sample, checkpoint, state or warning.
+            kind: log, metric, eval, sample, checkpoint, state, warning or progress.
             fields: What the kind's TypedDict names. Secrets in text are replaced.
 
         Raises:
@@ -215,6 +239,8 @@ def current_history(events: Iterable[Event]) -> list[Event]:
 def _step(event: Event) -> int:
     """The step an event is about; -1 for those that are about none and always stay."""
     if event["kind"] == "log" or event["kind"] == "state" or event["kind"] == "warning":
+        return -1
+    if event["kind"] == "progress":
         return -1
     return event.get("step", -1)  # a newer version's kind may be about none either
 

@@ -38,6 +38,16 @@ class StopRequest:
         self.asked = True
 
 
+class StoppedBeforeTraining(Exception):
+    """A stop came while the run was being prepared."""
+
+
+def heed(stop: StopRequest) -> None:
+    """Leave if somebody asked to stop."""
+    if stop.asked:
+        raise StoppedBeforeTraining
+
+
 class MemoryMeter:
     """Memory that the run takes beyond what the process held before the model: bytes."""
 

@@ -1,5 +1,5 @@
 """
-Before the model: normalised data, tokens, and the settings that were `auto`.
+Before the model: normalised data, tokens, the settings that were `auto`, and the model's files.
 
 What is found out here is written back into recipe.yaml, so that a run can be read and repeated
 without knowing the machine it ran on.
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 
+from tuner.base_models.download import download
 from tuner.base_models.lookup import BaseModel, check_length, find_base_model
 from tuner.data.prepare import load_examples, load_report, prepare_dataset
 from tuner.data.rendering import Renderer
@@ -26,15 +27,12 @@ from tuner.recipe import Recipe
 from tuner.runs.events import EventWriter
 from tuner.runs.store import Run
 from tuner.schedule import cadence, total_steps
-from tuner.training.callbacks import StopRequest
+from tuner.training.callbacks import StopRequest, heed
 from tuner.training.model import base_dtype, training_device
+from tuner.training.progress import Progress
 from tuner.training.verify import probe_rows
 
-PROGRESS_ROWS = 20_000
-
-
-class StoppedBeforeTraining(Exception):
-    """A stop came while the run was being prepared."""
+SIDES = {"train": "Tokenizing training rows", "eval": "Tokenizing held-out rows"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Prepared:
 
 
 def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) -> Prepared:
-    """Read, render and resolve one run.
+    """Read, render and resolve one run, and have its base model on this machine.
 
     Raises:
         RecipeError, DatasetError, ModelError: Training cannot begin.
@@ -72,11 +70,11 @@ def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) 
     recipe = run.recipe()
     base = find_base_model(recipe.base_model, recipe.revision)
     check_length(recipe, base)
-    report = _examples(run, recipe, events)
+    report = _examples(run, recipe, events, stop)
     heed(stop)
     tokenizer = load_tokenizer(str(base.folder or base.name), base.revision)
     renderer = Renderer(tokenizer, recipe.max_length)
-    train, evaluation, tokens = _tokens(run, renderer, tokens_dir, events)
+    train, evaluation, tokens = _tokens(run, renderer, tokens_dir, events, stop)
     heed(stop)
     longest = min(tokens.longest, recipe.max_length)
     hardware, device = this_device(), training_device()
@@ -86,6 +84,7 @@ def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) 
     fits = estimate(recipe, base, hardware, longest=longest, rows=rows, mean_tokens=mean)
     recipe = resolve(recipe, base, fits, device, rows, report["fingerprint"])
     run.save_recipe(recipe)
+    fetch_base(base, events, stop)
     return Prepared(
         recipe=recipe,
         base=base,
@@ -100,6 +99,12 @@ def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) 
         data_fingerprint=report["fingerprint"],
         probe_rows=probe_rows(evaluation if evaluation is not None else train),
     )
+
+
+def fetch_base(base: BaseModel, events: EventWriter, stop: StopRequest) -> None:
+    """Download what is missing of the base model; after the data, which may not train at all."""
+    with Progress(events, stop, f"Downloading {base.name}", "bytes", at_once=True) as progress:
+        download(base, progress)
 
 
 def resolve(
@@ -131,12 +136,6 @@ def _sequences(recipe: Recipe, tokens: TokenReport) -> tuple[int, float]:
     return tokens.kept, tokens.tokens / max(1, tokens.kept)
 
 
-def heed(stop: StopRequest) -> None:
-    """Leave if somebody asked to stop."""
-    if stop.asked:
-        raise StoppedBeforeTraining
-
-
 def longest_rows(dataset: Dataset, count: int) -> list[dict[str, Any]]:
     """The rows of the largest micro-batch that `dataset` can make."""
     lengths = _row_lengths(dataset)
@@ -152,29 +151,32 @@ def _row_lengths(dataset: Dataset) -> list[int]:
     return [sum(row) for row in zip(*lengths, strict=True)]
 
 
-def _examples(run: Run, recipe: Recipe, events: EventWriter) -> Any:
+def _examples(run: Run, recipe: Recipe, events: EventWriter, stop: StopRequest) -> Any:
     """Normalise the data once; a resumed run reads what the first one wrote."""
     report = load_report(run.data_dir)
     if report is None:
-        events.write("log", message=f"Reading {recipe.dataset.source}")
-        report = prepare_dataset(
-            recipe.dataset,
-            recipe.objective,
-            run.data_dir,
-            max_length=recipe.max_length,
-            progress=_Progress(events, "rows read"),
-        )
+        reading = f"Reading {recipe.dataset.source}"
+        events.write("log", message=reading)
+        with Progress(events, stop, reading, "rows") as progress:
+            report = prepare_dataset(
+                recipe.dataset,
+                recipe.objective,
+                run.data_dir,
+                max_length=recipe.max_length,
+                progress=progress,
+            )
+            progress(report["rows"], report["rows"])
     for warning in report["warnings"]:
         events.write("warning", message=warning)
     return report
 
 
 def _tokens(
-    run: Run, renderer: Renderer, tokens_dir: Path, events: EventWriter
+    run: Run, renderer: Renderer, tokens_dir: Path, events: EventWriter, stop: StopRequest
 ) -> tuple[Dataset, Dataset | None, TokenReport]:
     """Both sides as tokens; the report is the training side's, with a word about what was cut."""
     tokens_dir.mkdir(parents=True, exist_ok=True)
-    side = partial(_side, run, renderer, tokens_dir, _Progress(events, "rows tokenized"))
+    side = partial(_side, run, renderer, tokens_dir, events, stop)
     train, report = side("train")
     require_trained_rows(report, renderer.max_length or 0)
     evaluation, _ = side("eval")
@@ -190,12 +192,18 @@ def _tokens(
 
 
 def _side(
-    run: Run, renderer: Renderer, tokens_dir: Path, progress: "_Progress", side: Any
+    run: Run,
+    renderer: Renderer,
+    tokens_dir: Path,
+    events: EventWriter,
+    stop: StopRequest,
+    side: Any,
 ) -> tuple[Dataset, TokenReport]:
     examples = load_examples(run.data_dir, side)
     if not len(examples):
         return examples, TokenReport()
-    return tokenize(examples, renderer, tokens_dir / f"{side}.arrow", progress)
+    with Progress(events, stop, SIDES[side], "rows", len(examples)) as progress:
+        return tokenize(examples, renderer, tokens_dir / f"{side}.arrow", progress)
 
 
 def _decided(setting: Any, otherwise: Any) -> Any:
@@ -206,15 +214,3 @@ def _optimizer(recipe: Recipe, device: torch.device) -> str:
     if recipe.optim != "auto":
         return str(recipe.optim)
     return "paged_adamw_8bit" if device.type == "cuda" else "adamw_torch_fused"
-
-
-class _Progress:
-    """Tells the run's events about long work, every so many rows."""
-
-    def __init__(self, events: EventWriter, what: str):
-        self.events, self.what, self._told = events, what, 0
-
-    def __call__(self, rows: int) -> None:
-        if rows - self._told >= PROGRESS_ROWS:
-            self._told = rows
-            self.events.write("log", message=f"{rows:,} {self.what}")

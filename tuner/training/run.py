@@ -23,9 +23,15 @@ from tuner.runs.events import EventWriter
 from tuner.runs.store import Run
 from tuner.training import model as models
 from tuner.training import verify
-from tuner.training.callbacks import MemoryMeter, RunEvents, StopRequest
+from tuner.training.callbacks import (
+    MemoryMeter,
+    RunEvents,
+    StoppedBeforeTraining,
+    StopRequest,
+    heed,
+)
 from tuner.training.keep import keep_best
-from tuner.training.prepare import Prepared, StoppedBeforeTraining, heed, longest_rows, prepare
+from tuner.training.prepare import Prepared, longest_rows, prepare
 from tuner.training.result import run_result
 from tuner.training.sampling import Sampler
 from tuner.training.trainer import WRITING, build_trainer, lower_micro_batch
