@@ -1,0 +1,1 @@
+"""The page: what a browser sees of the runs, and what it may ask for."""

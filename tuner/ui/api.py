@@ -1,0 +1,239 @@
+"""
+The API: what the page does, as named endpoints for gradio_client and, with --mcp, as tools.
+
+    client = gradio_client.Client("http://127.0.0.1:7860")
+    client.predict(recipe_yaml, api_name="/start_run")
+
+The answers are the documents of the shell's `--json`; a refused call raises with the sentences.
+The docstrings here are what a client is told, so each argument has one line. docs/API.md has a
+tested example.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.context import get_blocks_context
+from gradio.utils import get_function_description
+
+from tuner.checks import check_before_start
+from tuner.errors import RecipeError, RunError, TunerError
+from tuner.recipe import Recipe
+from tuner.runs.run import Run
+from tuner.service import run_documents
+from tuner.service.estimating import estimate_document
+from tuner.service.previewing import preview_document
+from tuner.ui import draft
+from tuner.ui.services import Services
+from tuner.ui.uploads import keep_uploads
+
+CONCURRENCY = 8
+# Shown where a client is offered code to begin with.
+EXAMPLES = {"recipe_yaml": "dataset: {source: presets/data/chatbot.jsonl}", "run": "support-bot"}
+
+
+class Api:
+    """The endpoints of one page."""
+
+    def __init__(self, services: Services):
+        self._services, self._store = services, services.store
+
+    def start_run(self, recipe_yaml: str, dataset_file: str | None = None) -> dict[str, Any]:
+        """Check a recipe and put a run of it in line; it begins by itself when its turn comes.
+
+        Args:
+            recipe_yaml: The run's settings as YAML; those that are left out have their defaults.
+            dataset_file: A file of rows to train on, instead of the recipe's dataset.source.
+
+        Returns:
+            {"run": its id, "dir", "state": "queued", "position": its place in line}
+        """
+        recipe = self._recipe_with_data(recipe_yaml, dataset_file)
+        self._services.worker.call(check_before_start, recipe, self._store.root)
+        document = run_documents.enqueue_document(self._store, recipe)
+        self._services.dispatcher.wake()
+        return document
+
+    def run_status(self, run: str) -> dict[str, Any]:
+        """Tell where a run stands: its state, step, place in line, and its result once it ended.
+
+        Args:
+            run: The run's id, or the part of it after the time.
+
+        Returns:
+            {"run", "dir", "state", "reason", "position", "step", "max_steps", "result"}
+        """
+        return run_documents.status_document(self._store, self._run(run))
+
+    def run_events(self, run: str, after: int = 0) -> dict[str, Any]:
+        """Read a run's events: losses, samples, checkpoints, states.
+
+        Args:
+            run: The run's id, or the part of it after the time.
+            after: 0 for all events, or "next" of the last answer for those that came since.
+
+        Returns:
+            {"events": in order, "next": what to give as `after` the next time}
+        """
+        if not isinstance(after, int):
+            raise RunError(f'after={after!r} is not 0 and not "next" of an earlier answer.')
+        document = run_documents.events_document(self._run(run), after)
+        return {**document, "events": [_without_path(event) for event in document["events"]]}
+
+    def list_runs(self) -> list[Any]:
+        """List all runs, newest first.
+
+        Returns:
+            [{"run", "state", "preset", "base_model", "steps", "eval_loss", "created", ...}]
+        """
+        return list(run_documents.list_document(self._store))
+
+    def stop_run(self, run: str) -> dict[str, Any]:
+        """Stop a run after its step and keep its adapter, or take it out of line.
+
+        Args:
+            run: The run's id, or the part of it after the time.
+
+        Returns:
+            {"run", "dir", "state", "reason"}
+        """
+        return run_documents.stop_document(self._run(run))
+
+    def resume_run(self, run: str) -> dict[str, Any]:
+        """Put a run in line to go on at its last checkpoint.
+
+        Args:
+            run: The run's id, or the part of it after the time.
+
+        Returns:
+            {"run", "dir", "state": "queued", "position": its place in line}
+        """
+        document = run_documents.resume_document(self._store, self._run(run))
+        self._services.dispatcher.wake()
+        return document
+
+    def preview_dataset(self, recipe_yaml: str, dataset_file: str | None = None) -> dict[str, Any]:
+        """Show rows as the model will see them, and what becomes of all rows. Nothing is started.
+
+        Args:
+            recipe_yaml: Settings as YAML; base_model, dataset and max_length matter here.
+            dataset_file: A file of rows to look at, instead of the recipe's dataset.source.
+
+        Returns:
+            {"rows", "kept", "truncated", "dropped", "examples": with their tokens, ...}
+        """
+        recipe = self._recipe_with_data(recipe_yaml, dataset_file)
+        return dict(self._services.worker.call(preview_document, recipe))
+
+    def estimate(self, recipe_yaml: str) -> dict[str, Any]:
+        """Estimate memory and time of a recipe on this machine. Nothing is started.
+
+        Args:
+            recipe_yaml: Settings as YAML; without a dataset the time is not estimated.
+
+        Returns:
+            {"fits", "verdict", "estimated_memory_bytes", "estimated_seconds", ...}
+        """
+        return self._services.worker.call(estimate_document, _recipe(recipe_yaml))
+
+    def _run(self, run: str) -> Run:
+        return self._store.get(str(run))
+
+    def _recipe_with_data(self, text: str, dataset_file: str | None) -> Recipe:
+        if dataset_file:
+            source = keep_uploads([Path(dataset_file)], self._store.root)
+            text = _with_file(text, source)
+        recipe = _recipe(text)
+        if not recipe.dataset.source:
+            raise RecipeError(
+                "There is no data to train on. Give dataset_file, or dataset.source in the recipe."
+            )
+        return recipe
+
+
+def add_api(services: Services) -> None:
+    """Add the endpoints to the Blocks that is being built."""
+    api = Api(services)
+    for endpoint in (
+        api.run_status,
+        api.run_events,
+        api.list_runs,
+        api.stop_run,
+        api.resume_run,
+        api.estimate,
+    ):
+        called = gr.api(_telling(endpoint), **_options(endpoint))
+        _describe(called, endpoint)
+    for endpoint in (api.start_run, api.preview_dataset):
+        _describe(_add_with_file(endpoint), endpoint)
+
+
+def _add_with_file(endpoint: Callable[..., Any]) -> Any:
+    """Files come through a component, which admits only what was uploaded."""
+    with gr.Column(visible=False):
+        inputs = [gr.Textbox(), gr.File(type="filepath")]
+        return gr.Button().click(_telling(endpoint), inputs, gr.JSON(), **_options(endpoint))
+
+
+def _options(endpoint: Callable[..., Any]) -> dict[str, Any]:
+    return {"api_name": endpoint.__name__, "concurrency_limit": CONCURRENCY}
+
+
+def _describe(called: Any, endpoint: Callable[..., Any]) -> None:
+    """Give arguments and answer their names and the words of the docstring.
+
+    Args:
+        called: What Gradio made of the endpoint.
+    """
+    blocks = get_blocks_context().blocks
+    _, arguments, answer = get_function_description(endpoint)
+    for block, (name, words) in zip(called["inputs"], arguments.items(), strict=True):
+        # "additional_description" is what gradio_client prints, "description" what OpenAPI has.
+        _name(blocks[block], name, {"description": words, "additional_description": words})
+        if name in EXAMPLES:
+            blocks[block].example_inputs = functools.partial(EXAMPLES.get, name)
+    for block in called["outputs"]:
+        _name(blocks[block], "answer", {"description": " ".join(answer)})
+
+
+def _name(block: Any, label: str, words: dict[str, str]) -> None:
+    schema = {**block.api_info(), **words}
+    block.label, block.api_info = label, lambda: schema
+
+
+def _without_path(event: dict[str, Any]) -> dict[str, Any]:
+    """An event whose `path` is called `folder`.
+
+    gradio_client takes whatever has a "path" for a file, asks for it and fails.
+    """
+    return {"folder" if key == "path" else key: value for key, value in event.items()}
+
+
+def _recipe(text: str) -> Recipe:
+    found = draft.read_draft(str(text))
+    if found.recipe is None:
+        raise RecipeError(found.problems)
+    return found.recipe
+
+
+def _with_file(text: str, file: Path) -> str:
+    """Put a file in the place of a recipe's data. How its rows are to be read stays as it says."""
+    data = draft.section(draft.read_draft(str(text)).values, "dataset")
+    kind = "auto" if data.get("kind") in (None, "hub") else data["kind"]
+    how = {key: data[key] for key in ("columns", "split") if key in data}
+    return draft.with_data(str(text), str(file), kind, **how)
+
+
+def _telling(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a caller read the sentences of a foreseen problem."""
+
+    @functools.wraps(endpoint)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return endpoint(*args, **options)
+        except TunerError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return call

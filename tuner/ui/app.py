@@ -1,0 +1,110 @@
+"""
+The page: its tabs, its routes and its API on one server.
+
+    serve(read_options())            until the process ends
+    build_page(services)             the Blocks alone
+
+The page's process imports no torch: data is read in a helper process (service/worker.py), training
+runs in its own. Nothing of a run lives here, so the page may be restarted or killed at any time.
+"""
+
+import os
+
+# Read when gradio is imported: no statistics to its makers, no look for newer versions.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from tuner.runs.store import RunStore
+from tuner.ui.api import add_api
+from tuner.ui.base_model_view import machine_words
+from tuner.ui.fine_tune import build_fine_tune
+from tuner.ui.form_events import wire
+from tuner.ui.markup import element
+from tuner.ui.options import Options
+from tuner.ui.routes import routes
+from tuner.ui.run_events import wire_run
+from tuner.ui.services import Services
+from tuner.ui.theme import HEAD, theme
+from tuner.ui.uploads import remove_old_uploads
+
+FOOTER = (
+    'Everything stays on this machine unless you publish it. <a href="?view=api">Use the API</a>'
+)
+CACHE_SECONDS = (3600, 86400)  # looks every hour for temporary files older than a day
+MOST_WAITING = 64  # events in Gradio's queue, of all visitors together
+
+
+def serve(options: Options) -> None:
+    """Serve the page until the process is ended. Runs at work go on without it.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    store = RunStore(options.runs_dir)
+    services = Services.of(store)
+    services.begin()
+    remove_old_uploads(store.root, _sources(store))
+    try:
+        launch(build_page(services), services, options)
+    finally:
+        services.end()
+
+
+def launch(page: gr.Blocks, services: Services, options: Options, **more: object) -> object:
+    """Start the server as the options say; see gr.Blocks.launch for what it returns."""
+    return page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        mcp_server=options.mcp,
+        max_file_size=options.max_upload_bytes,
+        app_kwargs={"routes": routes(services.store, services.access, services.line)},
+        theme=theme(),
+        head=HEAD,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        show_error=True,
+        **more,
+    )
+
+
+def build_page(services: Services) -> gr.Blocks:
+    """Compose the page."""
+    with gr.Blocks(
+        title="Tuner", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True
+    ) as page:
+        _header(services)
+        with gr.Tabs(elem_id="tuner-tabs"):
+            with gr.Tab("Fine-tune", id="fine-tune"):
+                form = build_fine_tune(services)
+            with gr.Tab("Runs", id="runs"):
+                gr.HTML("<tuner-runs></tuner-runs>", elem_id="tuner-run-list")
+        events = wire(form, services, page)
+        wire_run(form, events, services)
+        gr.HTML(FOOTER, elem_id="tuner-footer")
+        add_api(services)
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=4)
+    return page
+
+
+def _header(services: Services) -> None:
+    with gr.Row(elem_id="tuner-header"):
+        machine = element("span", machine_words(services.device), class_="tuner-machine")
+        live = element("span", id="tuner-live")
+        gr.HTML(element("h1", "Tuner") + live + machine)
+        theme_button = gr.Button("◐ light or dark", size="sm", elem_id="tuner-theme")
+        theme_button.click(None, js="() => { window.Tuner.toggleTheme(); }")
+
+
+def _sources(store: RunStore) -> list[str]:
+    """dataset.source of every run, as far as it can be read."""
+    found = []
+    for run in store.list():
+        try:
+            found.append(run.recipe().dataset.source)
+        except (ValueError, OSError):
+            continue
+    return found

@@ -1,0 +1,91 @@
+"""
+What the buttons around a run do: stop, leave the line, resume, start again, delete.
+
+The run is the one that the page shows; its id comes from the browser with the click (CURRENT).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from tuner.errors import TunerError
+from tuner.runs import launch
+from tuner.runs.names import slug_of
+from tuner.runs.queue import enqueue, leave
+from tuner.runs.run import Run
+from tuner.ui import draft
+from tuner.ui.fine_tune import Form
+from tuner.ui.form_events import AT_ONCE, LONG, FormEvents, controls
+from tuner.ui.markup import element, notes
+from tuner.ui.run_view import CURRENT
+from tuner.ui.services import Services
+
+CLOSE = "() => { window.Tuner.close(); }"
+BUTTON: dict[str, Any] = LONG | {"trigger_mode": "once", "concurrency_limit": None}
+
+
+class RunEvents:
+    """Handlers of the buttons; each returns what to say under them."""
+
+    def __init__(self, services: Services):
+        self.services = services
+
+    def stop(self, run_id: str) -> str:
+        return self._do(run_id, launch.stop)
+
+    def leave(self, run_id: str) -> str:
+        return self._do(run_id, leave)
+
+    def resume(self, run_id: str) -> str:
+        said = self._do(run_id, lambda run: enqueue(self.services.store, run, resume=True))
+        self.services.dispatcher.wake()
+        return said
+
+    def again(self, run_id: str) -> tuple[Any, str]:
+        try:
+            return draft.of_recipe(self.services.store.get(run_id).recipe()), ""
+        except TunerError as error:
+            raise gr.Error(str(error)) from None
+
+    def ask(self, run_id: str) -> tuple[Any, str]:
+        words = (
+            f"Delete {slug_of(run_id)} with its adapter, checkpoints and log? "
+            "This cannot be undone."
+        )
+        return gr.update(visible=True), element("p", words)
+
+    def delete(self, run_id: str) -> Any:
+        try:
+            self.services.store.delete(run_id)
+        except TunerError as error:
+            raise gr.Error(str(error)) from None
+        return gr.update(visible=False)
+
+    def _do(self, run_id: str, action: Callable[[Run], Any]) -> str:
+        try:
+            action(self.services.store.get(run_id))
+        except TunerError as error:
+            return notes(error.problems, "problem")
+        return ""
+
+
+def wire_run(form: Form, form_events: FormEvents, services: Services) -> None:
+    """Connect the buttons around a run."""
+    view, events = form.run_view, RunEvents(services)
+    for button, action in (
+        (view.stop, events.stop),
+        (view.leave, events.leave),
+        (view.resume, events.resume),
+    ):
+        button.click(action, view.run, view.said, js=CURRENT, **BUTTON)
+    view.again.click(
+        events.again, view.run, [form.recipe, view.said], js=CURRENT, **BUTTON
+    ).success(form_events.show_controls, form.recipe, controls(form), **AT_ONCE).success(
+        None, js=CLOSE
+    )
+    view.delete.click(events.ask, view.run, [view.asking, view.question], js=CURRENT, **BUTTON)
+    view.delete_really.click(events.delete, view.run, view.asking, js=CURRENT, **BUTTON).success(
+        None, js=CLOSE
+    )
+    view.keep.click(lambda: gr.update(visible=False), None, view.asking, **AT_ONCE)
