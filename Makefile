@@ -17,8 +17,8 @@ help: ## Show this list
 
 setup: $(INSTALLED) ## Create .venv with everything in it (PYTHON=… chooses the Python)
 
-run: $(INSTALLED) ## Start Tuner; until the page exists, train the chatbot preset
-	$(BIN)/python app.py
+run: $(INSTALLED) ## Serve the page (ARGS="--port 8000"; make run ARGS=--help)
+	$(BIN)/python app.py $(ARGS)
 
 test: $(INSTALLED) ## Run the tests (ARGS="-k recipe" chooses among them)
 	$(BIN)/python -m pytest $(ARGS)

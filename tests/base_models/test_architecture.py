@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.tiny_models import FAMILIES, tiny_config
 from tuner.base_models import families
 from tuner.base_models.architecture import read_architecture, target_linears
-from tuner.errors import ModelError
+from tuner.errors import ModelError, RecipeError
 
 # Parameters that the makers state, or that the weights on the Hub hold.
 KNOWN = {
@@ -154,3 +154,9 @@ def test_an_unknown_family_is_taken_for_a_llama_and_says_so():
 def test_a_config_without_its_width_is_refused():
     with pytest.raises(ModelError, match="hidden_size"):
         read_architecture({"model_type": "llama"})
+
+
+def test_target_modules_that_are_no_expression_are_refused():
+    model = read_architecture(tiny_config("llama").to_dict())
+    with pytest.raises(RecipeError, match=r"lora\.target_modules=\( is no regular expression"):
+        target_linears(model, "(")

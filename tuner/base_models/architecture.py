@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tuner.base_models.families import FAMILIES, LLAMA, Family
-from tuner.errors import ModelError
+from tuner.errors import ModelError, RecipeError
 
 Config = Mapping[str, Any]
 Reads = Literal["attention_norm", "attention", "mlp_norm", "mlp"]
@@ -155,7 +155,12 @@ def target_linears(
     """The layers of a block that get an adapter, each with how many blocks give it one.
 
     Matches as peft does: `all-linear`, a regular expression for the whole path, or name endings.
+
+    Raises:
+        RecipeError: The expression is none.
     """
+    if isinstance(target_modules, str):
+        _require_expression(target_modules)
     if target_modules == "all-linear":
         return [(linear, model.blocks) for linear in model.linears]
     counted = [
@@ -163,6 +168,16 @@ def target_linears(
         for linear in model.linears
     ]
     return [(linear, blocks) for linear, blocks in counted if blocks]
+
+
+def _require_expression(target_modules: str) -> None:
+    try:
+        re.compile(target_modules)
+    except re.error as error:
+        raise RecipeError(
+            f"lora.target_modules={target_modules} is no regular expression: {error}. "
+            "Name layers as a list, or use all-linear."
+        ) from None
 
 
 def _is_target(path: str, target_modules: str | list[str]) -> bool:

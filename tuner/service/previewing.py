@@ -78,6 +78,11 @@ def look(
     )
 
 
+def no_look(problems: list[str]) -> Look:
+    """A look at data of which nothing can be shown but why."""
+    return Look(preview=None, problems=problems, columns=[], prompts=[], rows=[], suggestion={})
+
+
 def write_cleaned(recipe: Recipe, path: Path) -> None:
     """Write the rows that a recipe keeps, in the form in which they train, as JSONL.
 
@@ -122,14 +127,13 @@ def _problems(recipe: Recipe, error: TunerError) -> Look:
     try:
         found = inspect_dataset(recipe.dataset, recipe.objective)
     except TunerError:
-        columns, rows, guess = [], [], {}
-    else:
-        columns = found.columns
-        rows = [
-            {name: str(row.values.get(name, ""))[:RAW_CHARACTERS] for name in columns}
-            for row in found.rows[:RAW_ROWS]
-        ]
-        guess = suggested_roles(Columns(columns), [row.values for row in found.rows])
+        return no_look(error.problems)
+    columns = found.columns
+    rows = [
+        {name: str(row.values.get(name, ""))[:RAW_CHARACTERS] for name in columns}
+        for row in found.rows[:RAW_ROWS]
+    ]
+    guess = suggested_roles(Columns(columns), [row.values for row in found.rows])
     return Look(
         preview=None,
         problems=error.problems,

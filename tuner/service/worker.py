@@ -96,6 +96,7 @@ class Worker:
 def _begin(rows_done: Any) -> None:
     global _rows_done  # noqa: PLW0603 (a process has one such place)
     _rows_done = rows_done
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # nobody sees this process's terminal
     # Ctrl-C in the terminal is for the page, which ends this process too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -110,11 +111,7 @@ def _end_with_parent() -> None:
 
 def _import() -> None:
     """What takes seconds at the first preview."""
-    from datasets import disable_progress_bars
-
-    from tuner.service import previewing  # noqa: F401
-
-    disable_progress_bars()
+    from tuner.data import preview, tokenizer  # noqa: F401
 
 
 def _with_progress(function: Callable[..., Any], *args: Any) -> Any:

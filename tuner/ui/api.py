@@ -136,16 +136,22 @@ class Api:
         Returns:
             {"fits", "verdict", "estimated_memory_bytes", "estimated_seconds", ...}
         """
-        return self._services.worker.call(estimate_document, _recipe(recipe_yaml))
+        return self._services.worker.call(estimate_document, self._recipe(recipe_yaml))
 
     def _run(self, run: str) -> Run:
         return self._store.get(str(run))
+
+    def _recipe(self, text: str) -> Recipe:
+        found = self._services.read(str(text))
+        if found.recipe is None:
+            raise RecipeError(found.problems)
+        return found.recipe
 
     def _recipe_with_data(self, text: str, dataset_file: str | None) -> Recipe:
         if dataset_file:
             source = keep_uploads([Path(dataset_file)], self._store.root)
             text = _with_file(text, source)
-        recipe = _recipe(text)
+        recipe = self._recipe(text)
         if not recipe.dataset.source:
             raise RecipeError(
                 "There is no data to train on. Give dataset_file, or dataset.source in the recipe."
@@ -209,13 +215,6 @@ def _without_path(event: dict[str, Any]) -> dict[str, Any]:
     gradio_client takes whatever has a "path" for a file, asks for it and fails.
     """
     return {"folder" if key == "path" else key: value for key, value in event.items()}
-
-
-def _recipe(text: str) -> Recipe:
-    found = draft.read_draft(str(text))
-    if found.recipe is None:
-        raise RecipeError(found.problems)
-    return found.recipe
 
 
 def _with_file(text: str, file: Path) -> str:

@@ -42,7 +42,7 @@ def serve(options: Options) -> None:
         OSError: The port is taken.
     """
     store = RunStore(options.runs_dir)
-    services = Services.of(store)
+    services = Services.of(store, open_to_others=options.open_to_others)
     services.begin()
     remove_old_uploads(store.root, _sources(store))
     try:
@@ -86,7 +86,8 @@ def build_page(services: Services) -> gr.Blocks:
         wire_run(form, events, services)
         gr.HTML(FOOTER, elem_id="tuner-footer")
         add_api(services)
-    page.queue(max_size=MOST_WAITING, default_concurrency_limit=4)
+    # api_open: nobody calls a handler past the queue and its limits.
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=4, api_open=False)
     return page
 
 

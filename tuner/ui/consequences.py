@@ -13,9 +13,9 @@ from tuner.base_models.lookup import BaseModel
 from tuner.errors import TunerError
 from tuner.recipe import Recipe
 from tuner.service.estimating import RowSizes
-from tuner.service.previewing import Look, data_key, look
+from tuner.service.previewing import Look, data_key, look, no_look
 from tuner.ui.base_model_view import Lookup
-from tuner.ui.draft import NO_DATA, Draft, read_draft
+from tuner.ui.draft import NO_DATA, Draft
 from tuner.ui.method_view import MethodFigures, figures_of_methods
 from tuner.ui.services import Services
 
@@ -82,7 +82,7 @@ class Consequences:
 
 def consequences(services: Services, text: str, seen: Seen | None) -> Iterator[Consequences]:
     """Work out what follows from a draft."""
-    now = Consequences(read_draft(text), seen=seen)
+    now = Consequences(services.read(text), seen=seen)
     yield now
     recipe = now.draft.recipe
     if recipe is None:
@@ -109,11 +109,15 @@ def _with_data(services: Services, now: Consequences) -> Iterator[Consequences]:
         return
     now = replace(now, seen=None, busy=f"Reading {_name(recipe.dataset.source)}")
     yield now
-    for step in services.worker.follow(look, recipe, 1, ROWS_SHOWN):
-        if isinstance(step, int):
-            yield replace(now, busy=f"{now.busy}: {step:,} rows")
-        else:
-            yield replace(now, busy="", look=step, seen=_seen(key, step))
+    try:
+        for step in services.worker.follow(look, recipe, 1, ROWS_SHOWN):
+            if isinstance(step, int):
+                yield replace(now, busy=f"{now.busy}: {step:,} rows")
+            else:
+                yield replace(now, busy="", look=step, seen=_seen(key, step))
+    except TunerError as error:  # the helper process died: the next look may be more lucky
+        unseen = no_look(error.problems)
+        yield replace(now, busy="", look=unseen, seen=_seen("", unseen))
 
 
 def _seen(key: str, found: Look) -> Seen:

@@ -113,10 +113,11 @@ def row_html(example: "RowPreview") -> str:
     """One row: where it comes from, its tokens, how it ends."""
     side = "held out" if example["side"] == "eval" else "train"
     head = f"row {example['row']:,} · {example['file']} line {example['line']:,} · {side}"
-    body = element("pre", inner=tokens_html(example["tokens"]), class_="tuner-tokens")
+    stops = example["stop_token"] is not None
+    body = element("pre", inner=tokens_html(example["tokens"], stops), class_="tuner-tokens")
     if example["rejected"]:
         body += element("p", "rejected answer:") + element(
-            "pre", inner=tokens_html(example["rejected"]), class_="tuner-tokens"
+            "pre", inner=tokens_html(example["rejected"], stops), class_="tuner-tokens"
         )
     return element(
         "article",
@@ -125,9 +126,15 @@ def row_html(example: "RowPreview") -> str:
     )
 
 
-def tokens_html(tokens: "Sequence[Token]") -> str:
-    """Text with its trained stretches marked; the last trained token carries the stop mark."""
-    stop = max((at for at, token in enumerate(tokens) if token["trained"]), default=-1)
+def tokens_html(tokens: "Sequence[Token]", stops: bool) -> str:
+    """Text with its trained stretches marked.
+
+    Args:
+        stops: The last trained token is one that stops: it carries the mark. An answer that
+            max_length cuts off teaches no stopping.
+    """
+    trained_at = [at for at, token in enumerate(tokens) if token["trained"]]
+    stop = trained_at[-1] if stops and trained_at else None
     pieces = []
     for trained, group in groupby(enumerate(tokens), lambda pair: pair[1]["trained"]):
         members = list(group)

@@ -9,6 +9,7 @@ until it is corrected. All functions here are plain: text or values in, text or 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
@@ -31,6 +32,7 @@ LARGEST_BITS = 64  # of a whole number; Python cannot even write one of 4,300 di
 # What belongs to one data set only, and goes when another is chosen.
 OF_ONE_DATASET = ("source", "kind", "config", "split", "revision", "columns", "fingerprint")
 FIRST_PRESET = "chatbot"
+MOST_CHARACTERS = 200_000  # read in about a second
 NO_DATA = "There is no data yet. Drop a file, name a Hub dataset, or choose the sample data."
 
 
@@ -87,6 +89,11 @@ def parse_yaml(text: str) -> dict[str, Any]:
     Raises:
         RecipeError: It is not YAML, or no mapping.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise RecipeError(
+            f"The recipe has {len(text):,} characters; {MOST_CHARACTERS:,} are read at most. "
+            "Shorten its longest texts."
+        )
     try:
         values = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
@@ -304,14 +311,16 @@ def _of_tiers(preset: Preset) -> dict[str, Any]:
     return {key: _at(whole, key) for key in keys}
 
 
-def _bases_of_presets() -> set[str]:
+@cache
+def _bases_of_presets() -> frozenset[str]:
     tiers = [tier for name in preset_names() for tier in load_preset(name).about.hardware.values()]
-    return {STARTER, *(tier.settings.get("base_model", STARTER) for tier in tiers)}
+    return frozenset([STARTER, *(tier.settings.get("base_model", STARTER) for tier in tiers)])
 
 
-def _of_presets(key: str) -> list[Any]:
+@cache  # reading all presets takes 30 ms, and every keystroke asks
+def _of_presets(key: str) -> tuple[Any, ...]:
     """What the presets' sample data has under a key."""
-    return [section(load_preset(name).values, "dataset").get(key) for name in preset_names()]
+    return tuple(section(load_preset(name).values, "dataset").get(key) for name in preset_names())
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

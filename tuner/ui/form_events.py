@@ -174,7 +174,7 @@ class FormEvents:
 
     def turn(self, text: str, first: float | None, by: int) -> tuple[Any, str]:
         """Show other rows: `by` further on, or random ones where `by` is 0."""
-        recipe = draft.read_draft(text).recipe
+        recipe = self.services.read(text).recipe
         if recipe is None:
             return gr.skip(), gr.skip()
         begin = max(1, int(first or 1) + by)
@@ -185,14 +185,14 @@ class FormEvents:
         return (begin if by else gr.skip()), rows_html(shown["examples"])
 
     def draw(self, text: str) -> str:
-        recipe = draft.read_draft(text).recipe
+        recipe = self.services.require(text)
         shown = self.services.worker.call(look, recipe, None, ROWS_SHOWN)["preview"]
         return rows_html(shown["examples"]) if shown else gr.skip()
 
     # Files and the start.
 
     def download_cleaned(self, text: str) -> str:
-        recipe = draft.require_recipe(text)
+        recipe = self.services.require(text)
         path = Path(tempfile.mkdtemp(prefix="tuner-cleaned-")) / "cleaned.jsonl"
         self.services.worker.call(write_cleaned, recipe, path)
         return str(path)
@@ -201,7 +201,7 @@ class FormEvents:
         """Put a run in line; it begins at once where none is at work."""
         store, called = self.services.store, name.strip() or None
         try:
-            recipe = draft.require_recipe(text)
+            recipe = self.services.require(text)
             self.services.worker.call(check_before_start, recipe, store.root, called)
             run = enqueue_document(store, recipe, called)
         except TunerError as error:

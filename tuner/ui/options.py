@@ -36,6 +36,11 @@ class Options:
     share: bool = False
     mcp: bool = False
 
+    @property
+    def open_to_others(self) -> bool:
+        """Whether anybody but who sits at this machine can reach the page."""
+        return self.share or self.host not in (LOOPBACK, "localhost", "::1")
+
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
     """The options of the command line, over the environment's, over the defaults."""

@@ -3,11 +3,15 @@
 from dataclasses import dataclass, field
 
 from tuner.device import Device, this_device
+from tuner.errors import RecipeError
+from tuner.recipe import Recipe
 from tuner.runs.queue import Dispatcher, waiting
 from tuner.runs.store import RunStore
 from tuner.service.worker import Worker
 from tuner.ui.access import Access, Everyone
 from tuner.ui.base_model_view import BaseModels
+from tuner.ui.draft import Draft, read_draft, require_recipe
+from tuner.ui.paths import Paths
 
 
 @dataclass
@@ -17,20 +21,39 @@ class Services:
     Attributes:
         worker: The process that reads and tokenizes data.
         dispatcher: Starts the runs that wait in line.
+        paths: What a recipe may name of this machine.
         device: The hardware, for words; what is free of it is asked anew for each estimate.
     """
 
     store: RunStore
     dispatcher: Dispatcher
+    paths: Paths
     worker: Worker = field(default_factory=Worker)
     models: BaseModels = field(default_factory=BaseModels)
     access: Access = field(default_factory=Everyone)
     device: Device = field(default_factory=this_device)
 
     @classmethod
-    def of(cls, store: RunStore) -> "Services":
+    def of(cls, store: RunStore, *, open_to_others: bool = False) -> "Services":
         """The services of one folder of runs."""
-        return cls(store, Dispatcher(store))
+        return cls(store, Dispatcher(store), Paths(store.root, any_path=not open_to_others))
+
+    def read(self, text: str) -> Draft:
+        """A draft, with what this page refuses among its problems."""
+        found = read_draft(text)
+        refused = self.paths.problems(found.recipe) if found.recipe else []
+        return Draft(found.values, None, refused) if refused else found
+
+    def require(self, text: str) -> Recipe:
+        """The recipe of a draft that may be used here.
+
+        Raises:
+            RecipeError: Everything that is wrong with it.
+        """
+        recipe = require_recipe(text)
+        if refused := self.paths.problems(recipe):
+            raise RecipeError(refused)
+        return recipe
 
     def begin(self) -> None:
         """Take up the line where it was left, and get the helper process ready."""
