@@ -19,7 +19,8 @@ from tuner.runs.store import RunStore
 from tuner.ui.api import add_api
 from tuner.ui.base_model_view import machine_words
 from tuner.ui.fine_tune import build_fine_tune
-from tuner.ui.form_events import wire
+from tuner.ui.form_events import FormEvents
+from tuner.ui.form_wiring import wire_form
 from tuner.ui.markup import element
 from tuner.ui.options import Options
 from tuner.ui.routes import routes
@@ -32,6 +33,7 @@ FOOTER = (
     'Everything stays on this machine unless you publish it. <a href="?view=api">Use the API</a>'
 )
 CACHE_SECONDS = (3600, 86400)  # looks every hour for temporary files older than a day
+QUEUE_SECONDS = 0.01
 MOST_WAITING = 64  # events in Gradio's queue, of all visitors together
 
 
@@ -82,12 +84,15 @@ def build_page(services: Services) -> gr.Blocks:
                 form = build_fine_tune(services)
             with gr.Tab("Runs", id="runs"):
                 gr.HTML("<tuner-runs></tuner-runs>", elem_id="tuner-run-list")
-        events = wire(form, services, page)
+        events = FormEvents(form, services)
+        wire_form(form, events, page)
         wire_run(form, events, services)
         gr.HTML(FOOTER, elem_id="tuner-footer")
         add_api(services)
     # api_open: nobody calls a handler past the queue and its limits.
     page.queue(max_size=MOST_WAITING, default_concurrency_limit=4, api_open=False)
+    # Gradio looks at its queue a thousand times a second, which takes 4% of a core from training.
+    page._queue.sleep_when_free = QUEUE_SECONDS
     return page
 
 

@@ -16,7 +16,9 @@ from tuner.runs.queue import enqueue, leave
 from tuner.runs.run import Run
 from tuner.ui import draft
 from tuner.ui.fine_tune import Form
-from tuner.ui.form_events import AT_ONCE, LONG, FormEvents, controls
+from tuner.ui.form_events import FormEvents
+from tuner.ui.form_updates import controls
+from tuner.ui.form_wiring import AT_ONCE, LONG
 from tuner.ui.markup import element, notes
 from tuner.ui.run_view import CURRENT
 from tuner.ui.services import Services
@@ -46,7 +48,7 @@ class RunEvents:
         try:
             return draft.of_recipe(self.services.store.get(run_id).recipe()), ""
         except TunerError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     def ask(self, run_id: str) -> tuple[Any, str]:
         words = (
@@ -59,7 +61,7 @@ class RunEvents:
         try:
             self.services.store.delete(run_id)
         except TunerError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
         return gr.update(visible=False)
 
     def _do(self, run_id: str, action: Callable[[Run], Any]) -> str:

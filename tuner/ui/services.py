@@ -1,6 +1,8 @@
 """What the page's handlers call: one of each for the process, whoever is looking."""
 
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tuner.device import Device, this_device
 from tuner.errors import RecipeError
@@ -32,6 +34,9 @@ class Services:
     models: BaseModels = field(default_factory=BaseModels)
     access: Access = field(default_factory=Everyone)
     device: Device = field(default_factory=this_device)
+    _scratch: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="tuner-page-")
+    )
 
     @classmethod
     def of(cls, store: RunStore, *, open_to_others: bool = False) -> "Services":
@@ -61,6 +66,10 @@ class Services:
         self.dispatcher.start()
         self.worker.warm()
 
+    def scratch_file(self, name: str) -> Path:
+        """A new path for a file that somebody downloads at once; gone with the page."""
+        return Path(tempfile.mkdtemp(dir=self._scratch.name)) / name
+
     def line(self) -> list[str]:
         """The ids of the runs that wait for their turn, the next one first."""
         return [run.id for run in waiting(self.store)]
@@ -69,3 +78,4 @@ class Services:
         """Let go of the threads and the helper process. Runs go on."""
         self.dispatcher.close()
         self.worker.close()
+        self._scratch.cleanup()
