@@ -23,6 +23,9 @@ from tuner.ui.form_events import FormEvents
 from tuner.ui.form_wiring import wire_form
 from tuner.ui.markup import element
 from tuner.ui.options import Options
+from tuner.ui.playground import build_playground
+from tuner.ui.playground_events import PlaygroundEvents
+from tuner.ui.playground_wiring import wire_playground
 from tuner.ui.routes import routes
 from tuner.ui.run_events import wire_run
 from tuner.ui.services import Services
@@ -84,9 +87,12 @@ def build_page(services: Services) -> gr.Blocks:
                 form = build_fine_tune(services)
             with gr.Tab("Runs", id="runs"):
                 gr.HTML("<tuner-runs></tuner-runs>", elem_id="tuner-run-list")
+            with gr.Tab("Playground", id="playground"):
+                play = build_playground()
         events = FormEvents(form, services)
         wire_form(form, events, page)
         wire_run(form, events, services)
+        wire_playground(play, PlaygroundEvents(play, services), page)
         gr.HTML(FOOTER, elem_id="tuner-footer")
         add_api(services)
     # api_open: nobody calls a handler past the queue and its limits.

@@ -7,7 +7,8 @@ until it is corrected. All functions here are plain: text or values in, text or 
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -54,6 +55,43 @@ class Draft:
     def source(self) -> str:
         """What dataset.source names; empty where nothing is given."""
         return str(section(self.values, "dataset").get("source") or "")
+
+
+class DraftBox:
+    """The draft of one open page as the server knows it, so that quick changes add up.
+
+    An event carries the text as the browser had it, perhaps before the answer to the last one came.
+    A page's process that was restarted has an empty box: then the browser's text counts.
+
+    >>> box = DraftBox()
+    >>> box.change("a", lambda text: text + "b"), box.change("a", lambda text: text + "c")
+    ('ab', 'abc')
+    """
+
+    def __init__(self) -> None:
+        self._text: str | None = None
+        self._lock = threading.Lock()
+
+    def change(self, shown: str, change: Callable[[str], str]) -> str:
+        """Change the draft and return it.
+
+        Args:
+            shown: The text as the browser has it.
+        """
+        with self._lock:
+            self._text = change(self.now(shown))
+            return self._text
+
+    def put(self, text: str) -> str:
+        """Replace the draft: a person typed it, or chose another."""
+        return self.change(text, lambda _: text)
+
+    def now(self, shown: str) -> str:
+        """The draft, where the browser shows this."""
+        return shown if self._text is None else self._text
+
+    def __deepcopy__(self, memo: Any) -> "DraftBox":
+        return DraftBox()  # each page that is opened gets a copy of the first
 
 
 def read_draft(text: str) -> Draft:

@@ -71,6 +71,7 @@ class Form:
     name: gr.Textbox
     start: gr.Button
     problems: gr.HTML
+    box: gr.State
     seen: gr.State
     held_out: gr.State
     run_view: RunView = field(init=False)
@@ -89,7 +90,7 @@ def build_fine_tune(services: Services) -> Form:
             }
         with gr.Column(scale=1, min_width=280, elem_id="tuner-summary"):
             parts |= _summary()
-    form = Form(**parts, seen=gr.State(None), held_out=gr.State([]))
+    form = Form(**parts, box=gr.State(draft.DraftBox()), seen=gr.State(None), held_out=gr.State([]))
     form.run_view = build_run_view()
     return form
 
@@ -238,6 +239,7 @@ def _settings() -> dict[str, Any]:
             label="The whole recipe; edit it here, the fields follow",
             elem_id="tuner-recipe",
             max_lines=40,
+            buttons=["copy"],  # one to download stands below
         )
         with gr.Row():
             download = gr.Button("Download recipe.yaml", size="sm")

@@ -19,8 +19,10 @@ from tuner.service.run_documents import enqueue_document
 from tuner.ui import draft
 from tuner.ui.consequences import ROWS_SHOWN, Seen, consequences
 from tuner.ui.data_view import rows_html
+from tuner.ui.draft import DraftBox
 from tuner.ui.fine_tune import Form
 from tuner.ui.form_updates import (
+    CHECKED,
     FIELDS,
     Updates,
     consequences_shown,
@@ -38,109 +40,120 @@ READ_AS = {"files": "auto", "hub": "hub", "repository": "repository"}
 
 
 class FormEvents:
-    """Handlers of one form. They keep nothing: all they know comes in with the event."""
+    """Handlers of one form.
+
+    They keep nothing: an event brings the page's draft, as the server knows it (`box`) and as the
+    browser shows it (`text`), then the value of the control.
+    """
 
     def __init__(self, form: Form, services: Services):
         self.form, self.services = form, services
 
-    # Choices that change several settings. The text comes first, the control's value after it.
+    # Choices that change several settings.
 
-    def choose_preset(self, text: str, name: str) -> Updates:
-        return self._written(draft.with_preset(text, name))
+    def choose_preset(self, box: DraftBox, text: str, name: str) -> Updates:
+        return self._written(text, box.change(text, lambda now: draft.with_preset(now, name)))
 
-    def choose_base_model(self, text: str, name: str | None) -> Updates:
+    def choose_base_model(self, box: DraftBox, text: str, name: str | None) -> Updates:
         name = (name or "").strip()
         if not name:
             return unchanged(self.form.recipe)
         found = self.services.models.find(name, None).base
-        return self._written(draft.with_base_model(text, name, found.parameters if found else None))
+        size = found.parameters if found else None
+        return self._written(
+            text, box.change(text, lambda now: draft.with_base_model(now, name, size))
+        )
 
-    def choose_method(self, text: str, method: str) -> Updates:
-        return self._written(draft.with_method(text, method))
+    def choose_method(self, box: DraftBox, text: str, method: str) -> Updates:
+        return self._written(text, box.change(text, lambda now: draft.with_method(now, method)))
 
-    def begin_with_run(self, text: str, run_id: str | None) -> Updates:
+    def begin_with_run(self, box: DraftBox, text: str, run_id: str | None) -> Updates:
         if not run_id:
             return unchanged(self.form.recipe)
         try:
-            return self._written(draft.of_recipe(self.services.store.get(run_id).recipe()))
+            begun = draft.of_recipe(self.services.store.get(run_id).recipe())
         except TunerError as error:
             return {self.form.problems: notes(error.problems, "problem")}
+        return self._written(text, box.put(begun))
 
-    def upload_recipe(self, text: str, path: str) -> Updates:
+    def upload_recipe(self, box: DraftBox, text: str, path: str) -> Updates:
         try:
-            given = Path(path).read_text(encoding="utf-8")
-            return self._written(draft.write_draft(draft.parse_yaml(given)))
+            given = draft.parse_yaml(Path(path).read_text(encoding="utf-8"))
         except (RecipeError, UnicodeDecodeError) as error:
             sentence = f"{Path(path).name} is no recipe: {error}"
             return {self.form.problems: notes([sentence], "problem")}
+        return self._written(text, box.put(draft.write_draft(given)))
 
     def offer_earlier_runs(self) -> Any:
         newest = self.services.store.list()[:EARLIER_OFFERED]
         return gr.update(choices=[(f"{slug_of(run.id)} · {run.id}", run.id) for run in newest])
 
-    def restore(self, text: str, kept: str) -> Updates:
+    def restore(self, box: DraftBox, text: str, kept: str) -> Updates:
         """Begin with the draft that this browser kept."""
-        return self._written(kept or text)
+        return self._written("", box.put(kept or text))
 
     # Settings, and what says which data.
 
-    def set_fields(self, text: str, *shown: Any) -> str:
-        """Write the fields that show something else than the text says."""
+    def type_recipe(self, box: DraftBox, text: str) -> Updates:
+        return controls_shown(self.form, box.put(text))
+
+    def set_fields(self, box: DraftBox, text: str, *shown: Any) -> str:
+        """Write the fields that show something else than the text beside them says."""
         values = draft.read_draft(text).values
         pairs = list(zip(FIELDS, shown, strict=True))
         changed = {field.key: field.read(now) for field, now in pairs if now != field.shown(values)}
-        return draft.with_values(text, changed)
+        return box.change(text, lambda now: draft.with_values(now, changed))
 
-    def choose_data_kind(self, text: str, kind: str) -> Updates:
+    def choose_data_kind(self, box: DraftBox, text: str, kind: str) -> Updates:
         """Show what this kind asks for. Data that is there stays until other is given."""
-        if kind == "sample":
-            text = draft.with_sample_data(text)
-        elif draft.data_kind(draft.read_draft(text).values) != kind:
-            text = draft.with_data(text, "", READ_AS[kind])
+        text = box.change(text, lambda now: _of_kind(now, kind))
         form, values = self.form, draft.read_draft(text).values
-        return {
-            form.recipe: text,
-            form.data_problem: "",
-            **data_inputs_shown(form, kind, values),
-        }
+        return {form.recipe: text, form.data_problem: "", **data_inputs_shown(form, kind, values)}
 
-    def take_files(self, text: str, files: list[str] | None, kind: str) -> tuple[str, str]:
+    def take_files(
+        self, box: DraftBox, text: str, files: list[str] | None, kind: str
+    ) -> tuple[Any, str]:
         if not files:
-            return draft.with_data(text, "", READ_AS[kind]), ""
+            return self._data(box, text, "", kind), ""
         try:
             source = keep_uploads(files, self.services.store.root)
         except DatasetError as error:
-            return text, notes(error.problems, "problem")
-        return draft.with_data(text, str(source), READ_AS[kind]), ""
+            return gr.skip(), notes(error.problems, "problem")
+        return self._data(box, text, str(source), kind), ""
 
-    def choose_hub_dataset(self, text: str, name: str | None, config: str, split: str) -> str:
+    def choose_hub_dataset(
+        self, box: DraftBox, text: str, name: str | None, config: str, split: str
+    ) -> str:
         name = (name or "").strip()
         known = _hub_dataset(draft.read_draft(text).values.get("preset"), name)
         settings = {"config": config.strip() or None, "split": split.strip() or "train"}
-        return draft.with_data(text, name, "hub", **{**settings, **known})
+        return self._data(box, text, name, "hub", **{**settings, **known})
 
-    def map_columns(self, text: str, skip_bad_rows: bool, *chosen: list[str]) -> str:
-        text = draft.with_values(text, {"dataset.skip_bad_rows": skip_bad_rows})
-        return draft.with_columns(text, dict(zip(ROLES, chosen, strict=True)))
+    def map_columns(self, box: DraftBox, text: str, skip_bad_rows: bool, *chosen: list[str]) -> str:
+        columns = dict(zip(ROLES, chosen, strict=True))
+        settings = {"dataset.skip_bad_rows": skip_bad_rows}
+        return box.change(
+            text, lambda now: draft.with_columns(draft.with_values(now, settings), columns)
+        )
 
-    def use_suggestion(self, text: str, suggestion: dict[str, list[str]]) -> str:
-        return draft.with_columns(text, suggestion)
+    def use_suggestion(self, box: DraftBox, text: str, suggestion: dict[str, list[str]]) -> str:
+        return box.change(text, lambda now: draft.with_columns(now, suggestion))
 
-    def ask_own_questions(self, text: str, prompts: list[str]) -> Updates:
-        changed = draft.with_own_prompts(text, prompts)
+    def ask_own_questions(self, box: DraftBox, text: str, prompts: list[str]) -> Updates:
+        changed = box.change(text, lambda now: draft.with_own_prompts(now, prompts))
         if changed == text:
             return unchanged(self.form.recipe)
-        box = self.form.fields["sample_prompts"]
-        return {self.form.recipe: changed, box: controls_shown(self.form, changed)[box]}
+        shown = self.form.fields["sample_prompts"]
+        return {self.form.recipe: changed, shown: controls_shown(self.form, changed)[shown]}
 
     # What follows the text.
 
-    def show_controls(self, text: str) -> Updates:
-        return controls_shown(self.form, text)
-
-    def follow(self, text: str, seen: Seen | None) -> Iterator[Updates]:
-        """Show what follows from the text, each step as soon as it is known."""
-        for now in consequences(self.services, text, seen):
+    def follow(self, box: DraftBox, text: str, seen: Seen | None) -> Iterator[Updates]:
+        """Show what follows from the draft, each step as soon as it is known."""
+        draft_now = box.now(text)
+        if draft_now != text:  # answers that came in another order than they were made
+            yield {self.form.recipe: draft_now}
+        for now in consequences(self.services, draft_now, seen):
             yield consequences_shown(self.form, now)
 
     def turn(self, text: str, first: float | None, by: int) -> Updates:
@@ -178,20 +191,40 @@ class FormEvents:
             raise gr.Error(str(error), print_exception=False) from None
         return str(path)
 
-    def start(self, text: str, name: str) -> tuple[str, str]:
+    def start(self, box: DraftBox, text: str, name: str) -> tuple[str, str]:
         """Put a run in line; it begins at once where none is at work."""
         store, called = self.services.store, name.strip() or None
         try:
-            recipe = self.services.require(text)
+            recipe = self.services.require(box.now(text))
             self.services.worker.call(check_before_start, recipe, store.root, called)
             run = enqueue_document(store, recipe, called)
         except TunerError as error:
             return "", notes(all_in_page_words(error.problems), "problem")
         self.services.dispatcher.wake()
-        return run["run"], ""
+        return run["run"], CHECKED
 
-    def _written(self, text: str) -> Updates:
-        return {self.form.recipe: text, **controls_shown(self.form, text)}
+    def _data(self, box: DraftBox, text: str, source: str, kind: str, **settings: Any) -> str:
+        return box.change(
+            text, lambda now: draft.with_data(now, source, READ_AS.get(kind, "auto"), **settings)
+        )
+
+    def _written(self, before: str, text: str) -> Updates:
+        """Show a draft: of the controls those that it changes, as others may be in use."""
+        old = controls_shown(self.form, before)
+        shown = {
+            control: value
+            for control, value in controls_shown(self.form, text).items()
+            if control not in old or old[control] != value
+        }
+        return {self.form.recipe: text, **shown}
+
+
+def _of_kind(text: str, kind: str) -> str:
+    if kind == "sample":
+        return draft.with_sample_data(text)
+    if draft.data_kind(draft.read_draft(text).values) == kind:
+        return text
+    return draft.with_data(text, "", READ_AS.get(kind, "auto"))
 
 
 def _hub_dataset(preset: Any, name: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tuner.ui.words import all_in_page_words
 
 Updates = dict[Any, Any]
 FIELDS = fields()
+CHECKED = element("p", "✓ checks passed")
 
 
 def unchanged(component: Any) -> Updates:
@@ -45,8 +46,8 @@ def controls(form: Form) -> list[Any]:
 def followers(form: Form) -> list[Any]:
     """Everything that shows what follows from it."""
     return [
-        form.base_info, form.method_problem, form.settings_problem, form.problems, form.start,
-        form.seen, form.held_out, form.report, form.rows, form.rows_bar, form.first_row,
+        form.recipe, form.base_info, form.method_problem, form.settings_problem, form.problems,
+        form.start, form.seen, form.held_out, form.report, form.rows, form.rows_bar, form.first_row,
         form.mapping_row, form.suggestion, form.use_suggestion, form.method, form.summary,
         *form.mapping.values(),
     ]  # fmt: skip
@@ -155,4 +156,4 @@ def _state_html(now: Consequences) -> str:
     """Beside Start: why it cannot be pressed, or that everything was checked."""
     if problems := now.problems():
         return notes(all_in_page_words(problems), "problem")
-    return element("p", "✓ checks passed" if now.done else f"{now.busy or 'Checking'} …")
+    return CHECKED if now.done else element("p", f"{now.busy or 'Checking'} …")

@@ -23,6 +23,8 @@ AT_ONCE: dict[str, Any] = {
     "api_visibility": "private",
     "trigger_mode": "always_last",
 }
+# For choices: each is sent at once, so that they arrive in the order in which they were made.
+IN_ORDER: dict[str, Any] = AT_ONCE | {"trigger_mode": "multiple"}
 LONG: dict[str, Any] = AT_ONCE | {"queue": True, "concurrency_limit": 8}
 ONCE: dict[str, Any] = LONG | {"trigger_mode": "once"}
 
@@ -51,7 +53,7 @@ def wire_form(form: Form, events: FormEvents, page: gr.Blocks) -> None:
     form.recipe_download.click(None, form.recipe, js=SAVE_RECIPE)
     form.start.click(
         events.start,
-        [form.recipe, form.name],
+        [form.box, form.recipe, form.name],
         [form.run_view.run, form.problems],
         **{**ONCE, "show_progress": "minimal"},
     ).success(None, form.run_view.run, None, js="(run) => { if (run) window.Tuner.open(run); }")
@@ -59,23 +61,23 @@ def wire_form(form: Form, events: FormEvents, page: gr.Blocks) -> None:
 
 def _wire_choices(form: Form, events: FormEvents) -> None:
     """What changes more than one setting: text and controls come back in one answer."""
-    for trigger, handler, source in (
-        (form.preset.input, events.choose_preset, form.preset),
-        (form.base_model.input, events.choose_base_model, form.base_model),
-        (form.method.input, events.choose_method, form.method),
-        (form.earlier.input, events.begin_with_run, form.earlier),
-        (form.recipe_upload.upload, events.upload_recipe, form.recipe_upload),
+    for trigger, handler, source, how in (
+        (form.preset.input, events.choose_preset, form.preset, IN_ORDER),
+        (form.base_model.input, events.choose_base_model, form.base_model, LONG),
+        (form.method.input, events.choose_method, form.method, IN_ORDER),
+        (form.earlier.input, events.begin_with_run, form.earlier, IN_ORDER),
+        (form.recipe_upload.upload, events.upload_recipe, form.recipe_upload, LONG),
     ):
         # Not the control itself: a second choice made meanwhile would be taken back.
         shown = [form.recipe, form.problems, *(c for c in controls(form) if c is not source)]
-        trigger(_without(source, handler), [form.recipe, source], shown, **LONG)
-    form.recipe.input(events.show_controls, form.recipe, controls(form), **AT_ONCE)
+        trigger(_without(source, handler), [form.box, form.recipe, source], shown, **how)
+    form.recipe.input(events.type_recipe, [form.box, form.recipe], controls(form), **AT_ONCE)
     form.earlier.focus(events.offer_earlier_runs, None, form.earlier, **AT_ONCE)
 
 
 def _without(source: Any, handler: Callable[..., dict[Any, Any]]) -> Callable[..., dict[Any, Any]]:
-    def handle(text: str, value: Any) -> dict[Any, Any]:
-        return {key: shown for key, shown in handler(text, value).items() if key is not source}
+    def handle(*given: Any) -> dict[Any, Any]:
+        return {key: shown for key, shown in handler(*given).items() if key is not source}
 
     return handle
 
@@ -86,7 +88,7 @@ def _wire_fields(form: Form, events: FormEvents) -> None:
     gr.on(
         [component.input for component in shown],
         events.set_fields,
-        [form.recipe, *shown],
+        [form.box, form.recipe, *shown],
         form.recipe,
         **AT_ONCE,
     )
@@ -97,37 +99,37 @@ def _wire_data(form: Form, events: FormEvents) -> None:
     boxes = [form.mapping[role] for role in ROLES]
     form.data_kind.input(
         events.choose_data_kind,
-        [form.recipe, form.data_kind],
+        [form.box, form.recipe, form.data_kind],
         [form.recipe, form.data_problem, form.files, form.hub_row, *hub],
-        **AT_ONCE,
+        **IN_ORDER,
     )
     gr.on(
         [form.files.upload, form.files.delete, form.files.clear],
         events.take_files,
-        [form.recipe, form.files, form.data_kind],
+        [form.box, form.recipe, form.files, form.data_kind],
         [form.recipe, form.data_problem],
         **LONG,
     )
     gr.on(
         [form.hub_id.input, form.hub_config.submit, form.hub_split.submit],
         events.choose_hub_dataset,
-        [form.recipe, *hub],
+        [form.box, form.recipe, *hub],
         form.recipe,
         **AT_ONCE,
     )
     gr.on(
         [box.input for box in (form.skip_bad_rows, *boxes)],
         events.map_columns,
-        [form.recipe, form.skip_bad_rows, *boxes],
+        [form.box, form.recipe, form.skip_bad_rows, *boxes],
         form.recipe,
         **AT_ONCE,
     )
     form.use_suggestion.click(
-        events.use_suggestion, [form.recipe, form.suggestion], form.recipe, **AT_ONCE
+        events.use_suggestion, [form.box, form.recipe, form.suggestion], form.recipe, **AT_ONCE
     )
     form.held_out.change(
         events.ask_own_questions,
-        [form.recipe, form.held_out],
+        [form.box, form.recipe, form.held_out],
         [form.recipe, form.fields["sample_prompts"]],
         **AT_ONCE,
     )
@@ -149,11 +151,11 @@ def _wire_rows(form: Form, events: FormEvents) -> None:
 
 
 def _wire_consequences(form: Form, events: FormEvents, page: gr.Blocks) -> None:
-    asked, followed = [form.recipe, form.seen], followers(form)
+    asked, followed = [form.box, form.recipe, form.seen], followers(form)
     form.recipe.change(events.follow, asked, followed, **LONG)
     # The draft outlives a reload in the browser's storage; what is in it is no secret.
     kept = gr.BrowserState("", storage_key="tuner-draft", secret="not-a-secret")
     form.recipe.change(None, form.recipe, kept, js="(text) => text")
-    page.load(events.restore, [form.recipe, kept], [form.recipe, *controls(form)], **AT_ONCE).then(
-        events.follow, asked, followed, **LONG
-    )
+    page.load(
+        events.restore, [form.box, form.recipe, kept], [form.recipe, *controls(form)], **AT_ONCE
+    ).then(events.follow, asked, followed, **LONG)

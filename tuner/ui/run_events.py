@@ -44,9 +44,10 @@ class RunEvents:
         self.services.dispatcher.wake()
         return said
 
-    def again(self, run_id: str) -> tuple[Any, str]:
+    def again(self, run_id: str, box: draft.DraftBox) -> str:
+        """Let the form begin with the run's recipe."""
         try:
-            return draft.of_recipe(self.services.store.get(run_id).recipe()), ""
+            return box.put(draft.of_recipe(self.services.store.get(run_id).recipe()))
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -81,11 +82,9 @@ def wire_run(form: Form, form_events: FormEvents, services: Services) -> None:
         (view.resume, events.resume),
     ):
         button.click(action, view.run, view.said, js=CURRENT, **BUTTON)
-    view.again.click(
-        events.again, view.run, [form.recipe, view.said], js=CURRENT, **BUTTON
-    ).success(form_events.show_controls, form.recipe, controls(form), **AT_ONCE).success(
-        None, js=CLOSE
-    )
+    view.again.click(events.again, [view.run, form.box], form.recipe, js=CURRENT, **BUTTON).success(
+        form_events.type_recipe, [form.box, form.recipe], controls(form), **AT_ONCE
+    ).success(None, js=CLOSE)
     view.delete.click(events.ask, view.run, [view.asking, view.question], js=CURRENT, **BUTTON)
     view.delete_really.click(events.delete, view.run, view.asking, js=CURRENT, **BUTTON).success(
         None, js=CLOSE

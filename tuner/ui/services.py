@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuner.chat.client import ChatClient
 from tuner.device import Device, this_device
 from tuner.errors import RecipeError
 from tuner.recipe import Recipe
@@ -14,6 +15,8 @@ from tuner.ui.access import Access, Everyone
 from tuner.ui.base_model_view import BaseModels
 from tuner.ui.draft import Draft, read_draft, require_recipe
 from tuner.ui.paths import Paths
+
+CHAT_LOG = ".chat.log"  # in the runs' folder: what the engine prints
 
 
 @dataclass
@@ -34,9 +37,13 @@ class Services:
     models: BaseModels = field(default_factory=BaseModels)
     access: Access = field(default_factory=Everyone)
     device: Device = field(default_factory=this_device)
+    chat: ChatClient = field(init=False)
     _scratch: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="tuner-page-")
     )
+
+    def __post_init__(self) -> None:
+        self.chat = ChatClient(self.store.root / CHAT_LOG)
 
     @classmethod
     def of(cls, store: RunStore, *, open_to_others: bool = False) -> "Services":
@@ -78,4 +85,5 @@ class Services:
         """Let go of the threads and the helper process. Runs go on."""
         self.dispatcher.close()
         self.worker.close()
+        self.chat.close()
         self._scratch.cleanup()
