@@ -26,14 +26,13 @@ from tuner.errors import RunError
 from tuner.runs.store import RunStore
 
 START_SECONDS = 90.0  # imports take 3 s on an idle machine
-END_SECONDS = 10.0
 
 
 class Page:
     """One `python app.py`.
 
     Args:
-        runs_dir: Where it keeps its runs. Its log and Gradio's uploads lie beside it.
+        runs_dir: Where it keeps its runs. Its log, uploads and temporary files lie beside it.
         arguments: More of the command line, such as --mcp.
         environment: Variables over those of the tests.
 
@@ -49,7 +48,9 @@ class Page:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._arguments = arguments
-        self._environment = {"GRADIO_TEMP_DIR": str(self.uploads), **environment}
+        # A killed process leaves its temporary files.
+        places = {"TMPDIR": str(runs_dir.parent), "GRADIO_TEMP_DIR": str(self.uploads)}
+        self._environment = places | environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,16 +73,21 @@ class Page:
             )
         until = time.monotonic() + START_SECONDS
         while not self._answers():
-            assert self._process.poll() is None and time.monotonic() < until, self.said()
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                raise AssertionError(self.said())
             time.sleep(0.1)
 
     def kill(self) -> None:
         """End it at once, as a crash or the system would."""
-        self._end(signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def close(self) -> None:
-        """End it as Ctrl-C does, and kill what trains still."""
-        self._end(signal.SIGINT)
+        """End it, and what trains still."""
+        self.kill()
         for run in self.store.list():
             with suppress(RunError, ProcessLookupError):
                 if run.is_process_alive():
@@ -105,17 +111,6 @@ class Page:
             return httpx.get(self.url, timeout=5, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ at once is not queued: it takes a millisecond, and none may overtake another's t
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
@@ -76,6 +76,7 @@ def _wire_choices(form: Form, events: FormEvents) -> None:
 
 
 def _without(source: Any, handler: Callable[..., dict[Any, Any]]) -> Callable[..., dict[Any, Any]]:
+    @wraps(handler)
     def handle(*given: Any) -> dict[Any, Any]:
         return {key: shown for key, shown in handler(*given).items() if key is not source}
 

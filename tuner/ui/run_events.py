@@ -4,6 +4,7 @@ What the buttons around a run do: stop, leave the line, resume, start again, del
 The run is the one that the page shows; its id comes from the browser with the click (CURRENT).
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tuner.runs import launch
 from tuner.runs.names import slug_of
 from tuner.runs.queue import enqueue, leave
 from tuner.runs.run import Run
+from tuner.runs.status import ENDED_STATES
 from tuner.ui import draft
 from tuner.ui.fine_tune import Form
 from tuner.ui.form_events import FormEvents
@@ -25,6 +27,7 @@ from tuner.ui.services import Services
 
 CLOSE = "() => { window.Tuner.close(); }"
 BUTTON: dict[str, Any] = LONG | {"trigger_mode": "once", "concurrency_limit": None}
+ENDING_SECONDS = 10.0  # from a process's last word to its end; usually less than one
 
 
 class RunEvents:
@@ -40,7 +43,7 @@ class RunEvents:
         return self._do(run_id, leave)
 
     def resume(self, run_id: str) -> str:
-        said = self._do(run_id, lambda run: enqueue(self.services.store, run, resume=True))
+        said = self._do(run_id, self._resume)
         self.services.dispatcher.wake()
         return said
 
@@ -64,6 +67,15 @@ class RunEvents:
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return gr.update(visible=False)
+
+    def _resume(self, run: Run) -> None:
+        # The button is there once the run has its last word, a moment before its process is gone.
+        until = time.monotonic() + ENDING_SECONDS
+        while run.status()["state"] in ENDED_STATES and run.is_process_alive():
+            if time.monotonic() > until:
+                break
+            time.sleep(0.1)
+        enqueue(self.services.store, run, resume=True)
 
     def _do(self, run_id: str, action: Callable[[Run], Any]) -> str:
         try:
