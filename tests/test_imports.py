@@ -21,7 +21,8 @@ REPOSITORY = Path(__file__).parents[1]
 
 SHOWN = (
     "errors problems quantities recipe schedule presets starter device base_models memory data "
-    "checks service runs runs.events runs.store runs.launch runs.queue chat.client hub"
+    "checks service runs runs.events runs.store runs.launch runs.queue chat.client chat.protocol "
+    "chat.voices chat.lineup chat.votes hub"
 )
 
 # Room → the rooms it may import, wherever in a file. A module is in the room with the longest
@@ -42,7 +43,7 @@ ALLOWED = {
     "checks": "errors recipe device base_models memory data runs runs.store",
     # Actions as documents, for the shell, the page and its API.
     "service": "errors recipe device base_models memory data checks runs runs.store runs.launch "
-    "runs.queue",
+    "runs.queue chat.client chat.lineup chat.voices",
     "quantities": "",
     # The run directory: names, states, atomic writes. Who does the training sees two parts of it.
     "runs": "errors recipe runs.events",
@@ -50,11 +51,20 @@ ALLOWED = {
     "runs.store": "errors recipe runs runs.events",
     "runs.launch": "errors recipe device runs runs.events runs.store",
     "runs.queue": "errors runs runs.launch runs.store",
+    # A base model in memory, the same for who trains on it and who talks to it.
+    "models": "errors recipe base_models",
     # The training process knows a run directory, not who started it or who is looking.
-    "training": "errors recipe schedule device base_models memory data runs.events runs.store",
+    "training": "errors recipe schedule device base_models models memory data runs.events "
+    "runs.store",
     # What is loaded beside a model in the playground's process, and what talks to that process.
-    "chat": "errors recipe device base_models data runs.events runs.store",
-    "chat.client": "errors recipe device runs.store",
+    "chat": "errors recipe device base_models models data runs.events runs.store chat.voices "
+    "chat.protocol",
+    "chat.client": "errors device chat.voices chat.protocol",
+    # What page and shell need of it beside: plain data, who can answer, and what people thought.
+    "chat.voices": "",
+    "chat.protocol": "chat.voices",
+    "chat.lineup": "errors recipe starter base_models runs runs.store chat.voices",
+    "chat.votes": "errors runs runs.store",
     "hub": "errors recipe base_models runs.events runs.store",
     # Both show everything that the engine can do, and train by starting a process.
     "cli": SHOWN,
@@ -64,7 +74,8 @@ ALLOWED = {
 # Imported at once, so nothing that they import at module level may be slow or need a GPU.
 LIGHT = (
     "errors problems recipe schedule presets device base_models memory checks data.sources "
-    "data.formats data.prepare service runs cli chat.client hub ui"
+    "data.formats data.prepare service runs cli chat.client chat.voices chat.protocol "
+    "chat.lineup chat.votes hub ui"
 ).split()
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"}
 

@@ -37,3 +37,7 @@ class RunError(TunerError, ValueError):
 
 class TrainingError(TunerError, RuntimeError):
     """Training began and could not go on: no memory, a loss that is not a number, a full disk."""
+
+
+class ChatError(TunerError, RuntimeError):
+    """A question that cannot be answered now: too long, no memory, an engine that ended."""

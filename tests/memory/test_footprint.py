@@ -23,8 +23,8 @@ from tuner.memory.footprint import (
     nf4_bits,
     optimizer_state,
 )
+from tuner.models.loading import load_base
 from tuner.recipe import make_recipe
-from tuner.training import model as models
 
 SHAPE = {"hidden_size": 192, "intermediate_size": 448}  # blocks of 64 and 256 are not all full
 
@@ -58,7 +58,7 @@ def test_weights_take_the_bytes_that_a_loaded_model_holds(family, quantization, 
     folder = tiny_model(tmp_path, family, **SHAPE)
     recipe = make_recipe({"base_model": str(folder), "quantization": quantization})
     base = find_base_model(str(folder))
-    model = models.load_base(recipe, base, torch.bfloat16, torch.device("cpu"))
+    model = load_base(recipe, base, torch.bfloat16, torch.device("cpu"))
     layers = architecture(family, **SHAPE)
 
     estimated = held_weights(layers, base.parameters, quantization, element=2)

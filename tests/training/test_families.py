@@ -10,6 +10,7 @@ from tuner.base_models.lookup import find_base_model
 from tuner.data.rendering import Renderer
 from tuner.data.tokenized import tokenize
 from tuner.data.tokenizer import load_tokenizer
+from tuner.models.loading import load_base
 from tuner.recipe import Recipe, make_recipe
 from tuner.training import model as models
 from tuner.training.sampling import Sampler
@@ -57,7 +58,7 @@ def test_family_trains_saves_reloads_and_generates(family, quantization, tmp_pat
     base = find_base_model(settings.base_model)
     renderer = Renderer(load_tokenizer(str(base.folder)), settings.max_length)
     tokens, _ = tokenize(rows(), renderer)
-    model = models.load_base(settings, base, torch.float32, CPU)
+    model = load_base(settings, base, torch.float32, CPU)
     before = models.hash_base_weights(model)
     model = models.add_adapter(model, settings)
     trainer = build_trainer(
@@ -71,7 +72,7 @@ def test_family_trains_saves_reloads_and_generates(family, quantization, tmp_pat
     assert models.hash_base_weights(model) == before
     assert bool(models.quantized_modules(model)) == (quantization == "nf4")
     reloaded = PeftModel.from_pretrained(
-        models.load_base(settings, base, torch.float32, CPU), str(tmp_path / "step-3")
+        load_base(settings, base, torch.float32, CPU), str(tmp_path / "step-3")
     ).eval()
     ids = torch.tensor([tokens[0]["input_ids"]])
     with torch.no_grad():

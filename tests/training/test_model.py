@@ -6,6 +6,7 @@ import torch
 from tests.tiny_models import tiny_model
 from tuner.base_models.lookup import find_base_model
 from tuner.errors import ModelError
+from tuner.models.loading import base_dtype, load_base
 from tuner.recipe import Recipe, make_recipe
 from tuner.training import model as models
 
@@ -24,7 +25,7 @@ def recipe_for(folder, **settings) -> Recipe:
 
 
 def load(recipe: Recipe, dtype=torch.float32):
-    return models.load_base(recipe, find_base_model(recipe.base_model), dtype, CPU)
+    return load_base(recipe, find_base_model(recipe.base_model), dtype, CPU)
 
 
 def gradients(model) -> torch.Tensor:
@@ -117,4 +118,4 @@ def test_target_modules_of_another_family_are_named_with_those_that_exist(folder
 def test_precision_follows_the_hardware_unless_the_recipe_says_otherwise(
     settings, has_bf16, expected
 ):
-    assert models.base_dtype(make_recipe(settings), CPU, has_bf16) == expected
+    assert base_dtype(make_recipe(settings), CPU, has_bf16) == expected

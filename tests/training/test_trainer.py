@@ -13,6 +13,7 @@ from tests.tiny_models import tiny_model
 from tuner.base_models.lookup import find_base_model
 from tuner.data.preview import preview
 from tuner.data.tokenizer import load_tokenizer
+from tuner.models.loading import load_base
 from tuner.recipe import Recipe, make_recipe
 from tuner.runs.events import EventWriter
 from tuner.runs.store import RunStore
@@ -63,7 +64,7 @@ def prepared_run(recipe: Recipe, folder: Path) -> Prepared:
 
 def trainer_of(prepared: Prepared, folder: Path) -> Any:
     recipe = prepared.recipe
-    model = models.load_base(recipe, prepared.base, torch.float32, CPU)
+    model = load_base(recipe, prepared.base, torch.float32, CPU)
     model = models.add_adapter(model, recipe)
     tokenizer = prepared.renderer.tokenizer
     return build_trainer(recipe, model, tokenizer, prepared.train, None, folder, [])

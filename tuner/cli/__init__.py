@@ -13,7 +13,7 @@ a command's module, only inside the functions that need it.
 
 import typer
 
-from tuner.cli import estimate, preview, run_commands, train
+from tuner.cli import chat, estimate, preview, run_commands, train
 from tuner.cli.answers import answering
 
 # Plain help and plain errors: rich costs a tenth of a second at every start.
@@ -32,6 +32,7 @@ for command, example in (
     (estimate.estimate, "estimate --base-model mistralai/Mistral-7B-Instruct-v0.3 --dataset a.csv"),
     (run_commands.runs, "runs --json"),
     (run_commands.show, "show support-bot"),
+    (chat.chat, 'chat support-bot --prompt "Where is my order?"'),
     (run_commands.stop, "stop support-bot"),
     (train.resume, "resume support-bot"),
     (run_commands.delete, "delete support-bot --yes"),

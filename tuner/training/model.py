@@ -13,9 +13,7 @@ import torch
 import xxhash
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tuner.base_models.lookup import BaseModel
 from tuner.errors import ModelError, TrainingError
 from tuner.recipe import Recipe
 
@@ -28,85 +26,6 @@ class ParameterCount:
 
     trainable: int
     total: int
-
-
-def training_device() -> torch.device:
-    """Where training runs: the first CUDA device, Apple's GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def base_dtype(recipe: Recipe, device: torch.device, cpu_has_bf16: bool) -> torch.dtype:
-    """The precision of the base's 16-bit parts.
-
-    A T4 has no bfloat16 of its own and emulates it slowly: it gets float16, with adapters in
-    float32 and a scaled loss. Full fine-tuning keeps float32 master weights.
-    """
-    if recipe.dtype != "auto":
-        chosen: torch.dtype = getattr(torch, recipe.dtype)
-        return chosen
-    if recipe.adapter == "none":
-        return torch.float32
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16 else torch.float32
-
-
-def load_base(recipe: Recipe, base: BaseModel, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load the base model, quantized if the recipe says so.
-
-    Raises:
-        ModelError: The weights cannot be loaded.
-    """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base.folder or base.name,
-            revision=None if base.folder else base.revision,
-            dtype=dtype,
-            quantization_config=quantization_config(recipe, dtype),
-            device_map={"": device},
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"base_model={recipe.base_model} cannot be loaded: {reason}") from error
-    prepare_4bit_layers(model)
-    model.config.use_cache = False  # generation asks for the cache by itself
-    return model
-
-
-def quantization_config(recipe: Recipe, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """bitsandbytes' settings; its own defaults would be fp4 with float32 compute."""
-    if recipe.quantization == "nf4":
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16 if dtype == torch.float32 else dtype,
-        )
-    if recipe.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return None
-
-
-def prepare_4bit_layers(model: nn.Module) -> None:
-    """Keep bitsandbytes from changing its 4-bit layers while the model is at work.
-
-    On CPUs with AVX512-BF16, the first forward without gradients (an evaluation, a sample) repacks
-    a 4-bit weight into a form without a backward, and later steps lose the gradient through it
-    without a word. And the first forward of all rounds each bias to the type it computes in: done
-    here, so that the base has one set of values from the start.
-    """
-    for layer in model.modules():
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-            if isinstance(layer.bias, nn.Parameter):
-                layer.bias.data = layer.bias.data.to(layer.compute_dtype)  # type: ignore[arg-type]
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:

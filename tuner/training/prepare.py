@@ -23,12 +23,12 @@ from tuner.data.tokenized import TokenReport, require_trained_rows, tokenize
 from tuner.data.tokenizer import load_tokenizer
 from tuner.device import this_device
 from tuner.memory.estimate import Estimate, estimate
+from tuner.models.loading import base_dtype, training_device
 from tuner.recipe import Recipe
 from tuner.runs.events import EventWriter
 from tuner.runs.store import Run
 from tuner.schedule import cadence, total_steps
 from tuner.training.callbacks import StopRequest, heed
-from tuner.training.model import base_dtype, training_device
 from tuner.training.progress import Progress
 from tuner.training.verify import probe_rows
 

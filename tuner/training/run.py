@@ -18,6 +18,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from datasets import disable_progress_bars
 
 from tuner.errors import RunError, TrainingError
+from tuner.models.loading import load_base
 from tuner.recipe import Recipe
 from tuner.runs.events import EventWriter
 from tuner.runs.store import Run
@@ -128,7 +129,7 @@ class Session:
 
     def _fresh_base(self) -> Any:
         prepared = self.prepared
-        return models.load_base(self.recipe, prepared.base, prepared.dtype, prepared.device)
+        return load_base(self.recipe, prepared.base, prepared.dtype, prepared.device)
 
     def _fit(self, model: Any) -> Any:
         """Try the longest batch first; where it does not fit, halve the micro-batch and say so."""
