@@ -10,10 +10,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& { echo "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench clean
+.PHONY: help setup run test check format bench screenshots clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Create .venv with everything in it (PYTHON=… chooses the Python)
 
@@ -37,6 +37,9 @@ bench: $(INSTALLED) ## Run the measurements in bench/, one after the other
 		test -e "$$script" || { echo "There is no script in bench/ yet."; break; }; \
 		echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
 	done
+
+screenshots: $(INSTALLED) ## Take the pictures in docs/images/ anew (needs Chromium)
+	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 
 clean: ## Remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

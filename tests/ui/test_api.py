@@ -30,6 +30,7 @@ from tests.ui.pages import Page
 from tuner.data.sources import PROJECT_ROOT
 from tuner.errors import RecipeError
 from tuner.runs.events import read_events
+from tuner.runs.names import slug_of
 from tuner.ui.api import Api
 from tuner.ui.services import Services
 
@@ -43,6 +44,7 @@ ENDPOINTS = {
     "/resume_run": ["run"],
     "/preview_dataset": ["recipe_yaml", "dataset_file"],
     "/estimate": ["recipe_yaml"],
+    "/chat_ab": ["run", "prompt", "max_new_tokens", "temperature", "seed"],
 }
 ROWS = 24
 LIMIT = 50_000
@@ -175,6 +177,9 @@ def test_optional_arguments_have_their_defaults(call):
         ("/start_run", "dataset_file"): None,
         ("/preview_dataset", "dataset_file"): None,
         ("/run_events", "after"): 0,
+        ("/chat_ab", "max_new_tokens"): 128,
+        ("/chat_ab", "temperature"): 0.7,
+        ("/chat_ab", "seed"): 7,
     }
 
 
@@ -290,6 +295,21 @@ def test_the_example_in_the_documentation_runs(served, example, folder, line):
     with zipfile.ZipFile(folder / "adapter.zip") as archive:
         assert "adapter/adapter_model.safetensors" in archive.namelist()
     assert served.store.get(run).status()["state"] == "completed"
+
+
+def test_base_and_tuned_answer_one_question_as_they_do_in_the_shell(served, call, example, folder):
+    run = example[0]
+    job = call.client.submit(run, "What is 2 plus 3?", 12, 0.0, api_name="/chat_ab")
+    answer = job.result(timeout=WAIT_SECONDS)
+    assert [one["name"] for one in answer["answers"]] == ["base", slug_of(run)]
+    assert len(job.outputs()) > 1, "It came at once."
+    words = ["--prompt", "What is 2 plus 3?", "--temperature", "0", "--max-new-tokens", "12"]
+    told = shell(folder, "chat", run, *words, "--runs-dir", str(served.runs_dir))
+    assert [one["text"] for one in answer["answers"]] == [one["text"] for one in told["answers"]]
+
+
+def test_a_question_to_nobody_is_a_sentence(call):
+    assert "There is no run 'nobody'" in call.refusal("chat_ab", "nobody", "Hi")
 
 
 def test_the_tables_of_the_documentation_name_every_endpoint_and_kind_of_event(call, example):

@@ -10,7 +10,8 @@ tested example.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import gradio as gr
 from gradio.context import get_blocks_context
 from gradio.utils import get_function_description
 
+from tuner.chat.lineup import default_sampling, find_lineup
 from tuner.checks import check_before_start
 from tuner.errors import RecipeError, RunError, TunerError
 from tuner.recipe import Recipe
 from tuner.runs.run import Run
 from tuner.service import run_documents
+from tuner.service.chat_documents import chat_documents
 from tuner.service.estimating import estimate_document
 from tuner.service.previewing import preview_document
 from tuner.ui import draft
@@ -30,6 +33,7 @@ from tuner.ui.services import Services
 from tuner.ui.uploads import keep_uploads
 
 CONCURRENCY = 8
+LONGEST_ANSWER = 1024  # a longer one would keep others waiting: a batch ends with its last row
 # Shown where a client is offered code to begin with.
 EXAMPLES = {"recipe_yaml": "dataset: {source: presets/data/chatbot.jsonl}", "run": "support-bot"}
 
@@ -147,6 +151,36 @@ class Api:
             raise RecipeError(found.problems)
         return found.recipe
 
+    def chat_ab(
+        self,
+        run: str,
+        prompt: str,
+        max_new_tokens: int = 128,
+        temperature: float = 0.7,
+        seed: int = 7,
+    ) -> Iterator[dict[str, Any]]:
+        """Ask the base and the tuned model the same question, in one batch with the same seed.
+
+        Args:
+            run: The run's id or name; or an adapter, by its folder or Hub id.
+            prompt: The question.
+            max_new_tokens: Longest answer, in tokens; 1024 at most.
+            temperature: 0 always takes the likeliest token.
+            seed: The same seed and question give the same answers.
+
+        Returns:
+            {"prompt", "answers": [{"name", "text", "tokens", "seconds"}]}, base first; it grows
+            while they answer.
+        """
+        lineup = find_lineup(run, self._store)
+        sampling = replace(
+            default_sampling(lineup.base),
+            max_new_tokens=max(1, min(max_new_tokens, LONGEST_ANSWER)),
+            temperature=max(0.0, temperature),
+            seed=seed,
+        )
+        yield from chat_documents(self._services.chat, lineup, prompt, sampling)
+
     def _recipe_with_data(self, text: str, dataset_file: str | None) -> Recipe:
         if dataset_file:
             source = keep_uploads([Path(dataset_file)], self._store.root)
@@ -172,6 +206,8 @@ def add_api(services: Services) -> None:
     ):
         called = gr.api(_telling(endpoint), **_options(endpoint))
         _describe(called, endpoint)
+    called = gr.api(_telling_all(api.chat_ab), **_options(api.chat_ab))
+    _describe(called, api.chat_ab)
     for endpoint in (api.start_run, api.preview_dataset):
         _describe(_add_with_file(endpoint), endpoint)
 
@@ -235,4 +271,19 @@ def _telling(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
+    return call
+
+
+def _telling_all(endpoint: Callable[..., Iterator[dict[str, Any]]]) -> Callable[..., Any]:
+    """As _telling, of an endpoint whose answer grows."""
+
+    @functools.wraps(endpoint)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            yield from endpoint(*args, **options)
+        except TunerError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    # Gradio takes the type of one answer from here.
+    call.__annotations__ = {**endpoint.__annotations__, "return": dict[str, Any]}
     return call

@@ -92,7 +92,7 @@ def build_page(services: Services) -> gr.Blocks:
         events = FormEvents(form, services)
         wire_form(form, events, page)
         wire_run(form, events, services)
-        wire_playground(play, PlaygroundEvents(play, services), page)
+        wire_playground(play, PlaygroundEvents(play, services), form, page)
         gr.HTML(FOOTER, elem_id="tuner-footer")
         add_api(services)
     # api_open: nobody calls a handler past the queue and its limits.

@@ -40,6 +40,7 @@ class Form:
     earlier: gr.Dropdown
     base_model: gr.Dropdown
     base_info: gr.HTML
+    chat_with_base: gr.Button
     data_kind: gr.Radio
     files: gr.File
     hub_row: gr.Row
@@ -134,7 +135,9 @@ def _base_model(services: Services) -> dict[str, Any]:
         info="Choose one, or type a Hub id or the path of a folder and press Enter.",
         elem_id="tuner-base-model",
     )
-    return {"base_model": base_model, "base_info": gr.HTML(elem_id="tuner-base-info")}
+    info = gr.HTML(elem_id="tuner-base-info")
+    chat = gr.Button("Chat with it as it is", size="sm", elem_id="tuner-chat-with-base")
+    return {"base_model": base_model, "base_info": info, "chat_with_base": chat}
 
 
 def _data() -> dict[str, Any]:

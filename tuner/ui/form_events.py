@@ -153,8 +153,12 @@ class FormEvents:
         draft_now = box.now(text)
         if draft_now != text:  # answers that came in another order than they were made
             yield {self.form.recipe: draft_now}
+        # Each step repeats those before it: Gradio sends differences, and applies one to the very
+        # object that the browser may not have shown yet, so what a step took back would be lost.
+        shown: Updates = {}
         for now in consequences(self.services, draft_now, seen):
-            yield consequences_shown(self.form, now)
+            shown |= consequences_shown(self.form, now)
+            yield dict(shown)
 
     def turn(self, text: str, first: float | None, by: int) -> Updates:
         """Show the rows `by` further on; with 0, those from the number that was typed."""

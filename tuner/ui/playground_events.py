@@ -232,6 +232,10 @@ class PlaygroundEvents:
         """Come from a run: it answers."""
         return {self.play.who: gr.update(value=run_id), **self.clear(), **self.choose(run_id)}
 
+    def open_base(self, base_model: str) -> Updates:
+        """Come from the form: the base answers alone, to see whether it needs tuning at all."""
+        return self.open_run(f"{BASE_ONLY}{base_model}")
+
     def _streamed(
         self, pieces: Iterator[PieceMessage], histories: list[list[Message]], prompt: str
     ) -> Iterator[Updates]:

@@ -4,20 +4,26 @@ from functools import partial
 
 import gradio as gr
 
+from tuner.ui.fine_tune import Form
 from tuner.ui.form_wiring import AT_ONCE, LONG, ONCE
 from tuner.ui.playground import Playground
 from tuner.ui.playground_events import PlaygroundEvents
+from tuner.ui.run_view import CURRENT
 
 CHATTERS = 32  # people who are answered at once; the engine batches them
 ANSWERS = LONG | {"trigger_mode": "once", "concurrency_limit": CHATTERS}
+SHOW = "() => { window.Tuner.showTab('Playground'); }"
 SAVE = """() => setTimeout(() => {
   const found = document.querySelector("#tuner-conversation-file");
   (found.matches("a, button") ? found : found.querySelector("a, button")).click();
 }, 200)"""
 
 
-def wire_playground(play: Playground, events: PlaygroundEvents, page: gr.Blocks) -> None:
-    """Connect the tab's components with its handlers."""
+def wire_playground(
+    play: Playground, events: PlaygroundEvents, form: Form, page: gr.Blocks
+) -> None:
+    """Connect the tab's components with its handlers, and the ways that lead to it."""
+    _wire_ways_in(play, events, form)
     _wire_voices(play, events, page)
     _wire_questions(play, events)
     _wire_judgements(play, events)
@@ -26,6 +32,17 @@ def wire_playground(play: Playground, events: PlaygroundEvents, page: gr.Blocks)
             partial(events.save, kind), [play.who, play.more, *_given(play)], play.file, **ONCE
         ).success(None, js=SAVE)
     play.unload.click(events.unload, None, play.said, **ONCE)
+
+
+def _wire_ways_in(play: Playground, events: PlaygroundEvents, form: Form) -> None:
+    panes = [part for pane in play.panes for part in (pane.chat, pane.figures)]
+    opened = [play.who, *chosen(play), *panes]
+    form.run_view.chat.click(
+        events.open_run, form.run_view.run, opened, js=CURRENT, **ONCE
+    ).success(None, js=SHOW)
+    form.chat_with_base.click(events.open_base, form.base_model, opened, **ONCE).success(
+        None, js=SHOW
+    )
 
 
 def chosen(play: Playground) -> list[gr.components.Component]:

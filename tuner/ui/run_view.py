@@ -24,6 +24,7 @@ class RunView:
     stop: gr.Button
     resume: gr.Button
     again: gr.Button
+    chat: gr.Button
     delete: gr.Button
     asking: gr.Row
     question: gr.HTML
@@ -43,6 +44,7 @@ def build_run_view() -> RunView:
             leave = gr.Button("Leave the line", size="sm", elem_id="tuner-leave")
             stop = gr.Button("Stop and keep the adapter", size="sm", elem_id="tuner-stop")
             resume = gr.Button("Resume", size="sm", variant="primary", elem_id="tuner-resume")
+            chat = gr.Button("Chat with it", size="sm", variant="primary", elem_id="tuner-chat")
             again = gr.Button("Start again with changes", size="sm", elem_id="tuner-again")
             delete = gr.Button("Delete …", size="sm", elem_id="tuner-delete")
         with gr.Row(visible=False, elem_id="tuner-asking") as asking:
@@ -53,4 +55,6 @@ def build_run_view() -> RunView:
         gr.HTML("<tuner-run></tuner-run>", elem_id="tuner-live-run")
         run = gr.Textbox(visible=False)
     close.click(None, js="() => { window.Tuner.close(); }")
-    return RunView(run, leave, stop, resume, again, delete, asking, question, really, keep, said)
+    return RunView(
+        run, leave, stop, resume, again, chat, delete, asking, question, really, keep, said
+    )
