@@ -63,7 +63,7 @@ KINDS = ("median", "quiet")
 def main() -> None:
     """Make models, let all ways take turns, print a table for each model."""
     arguments = argparse.ArgumentParser(description=__doc__.strip().split("\n")[0])
-    arguments.add_argument("--rounds", type=int, default=4)
+    arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--memory-of", nargs="*", help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
     logging.disable_progress_bar()

@@ -99,6 +99,15 @@ def test_base_and_tuned_answer_side_by_side_and_differ_after_a_persona(visit, ca
     assert told[1]["messages"][-1]["content"].startswith(GREETING)
 
 
+def test_the_last_question_is_taken_back_to_be_edited(visit, capitals):
+    question = capitals.held_out["capitals"][2].prompt
+    ask(visit, question)
+    answers(visit)
+    visit.find("#tuner-edit").click()
+    expect(visit.find(ASK)).to_have_value(question)
+    expect(visit.find(f"{PANES} [data-testid=bot]")).to_have_count(0)
+
+
 def test_a_held_out_row_is_asked_beside_the_answer_it_has(visit):
     visit.find("#tuner-held-out").click()
     expect(visit.find("#tuner-reference blockquote")).to_contain_text(GREETING)

@@ -57,6 +57,7 @@ class Api:
         recipe = self._recipe_with_data(recipe_yaml, dataset_file)
         self._services.worker.call(check_before_start, recipe, self._store.root)
         document = run_documents.enqueue_document(self._store, recipe)
+        self._services.make_room(recipe)
         self._services.dispatcher.wake()
         return document
 

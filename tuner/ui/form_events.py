@@ -140,8 +140,9 @@ class FormEvents:
         return box.change(text, lambda now: draft.with_columns(now, suggestion))
 
     def ask_own_questions(self, box: DraftBox, text: str, prompts: list[str]) -> Updates:
+        before = box.now(text)  # not the browser's: a field that is typed in must not be taken back
         changed = box.change(text, lambda now: draft.with_own_prompts(now, prompts))
-        if changed == text:
+        if changed == before:
             return unchanged(self.form.recipe)
         shown = self.form.fields["sample_prompts"]
         return {self.form.recipe: changed, shown: controls_shown(self.form, changed)[shown]}
@@ -155,10 +156,12 @@ class FormEvents:
             yield {self.form.recipe: draft_now}
         # Each step repeats those before it: Gradio sends differences, and applies one to the very
         # object that the browser may not have shown yet, so what a step took back would be lost.
+        # States stay on the server, where a repetition counts as a change.
         shown: Updates = {}
         for now in consequences(self.services, draft_now, seen):
+            shown = {part: new for part, new in shown.items() if not isinstance(part, gr.State)}
             shown |= consequences_shown(self.form, now)
-            yield dict(shown)
+            yield shown
 
     def turn(self, text: str, first: float | None, by: int) -> Updates:
         """Show the rows `by` further on; with 0, those from the number that was typed."""

@@ -129,8 +129,9 @@ def _data_shown(form: Form, now: Consequences) -> Updates:
     found, recipe = now.look, now.draft.recipe
     assert found is not None and recipe is not None
     shown = found["preview"]
-    chosen = mapping(found, recipe.dataset.columns, recipe.objective)
     own = draft.is_own_data(now.draft.values)
+    # The sample's are not shown. Given to boxes out of sight, they might come back with the next.
+    chosen = mapping(found, recipe.dataset.columns, recipe.objective) if own else {}
     updates: Updates = {
         form.report: report_html(found),
         form.rows: rows_html(shown["examples"]) if shown else "",

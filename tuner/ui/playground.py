@@ -54,6 +54,7 @@ class Playground:
     ask: gr.Button
     stop: gr.Button
     again: gr.Button
+    edit: gr.Button
     clear: gr.Button
     held_out: gr.Button
     try_prompt: gr.Dropdown
@@ -113,6 +114,7 @@ def build_playground() -> Playground:
         stop = gr.Button("Stop", scale=0, elem_id="tuner-chat-stop")
     with gr.Row(elem_id="tuner-chat-actions"):
         again = gr.Button("Ask again", size="sm")
+        edit = gr.Button("Edit the question", size="sm", elem_id="tuner-edit")
         held_out = gr.Button("A held-out row", size="sm", elem_id="tuner-held-out")
         changed = gr.Button("What changed", size="sm", elem_id="tuner-changed")
         clear = gr.Button("Clear", size="sm")
@@ -127,7 +129,7 @@ def build_playground() -> Playground:
     try_prompt = gr.Dropdown([], value=None, label="Try one of the recipe's questions")
     sampling, system_prompt, stop_strings = _settings()
     return Playground(
-        who, more, blind, panes, votes, buttons, tally, said, prompt, ask, stop, again, clear,
+        who, more, blind, panes, votes, buttons, tally, said, prompt, ask, stop, again, edit, clear,
         held_out, try_prompt, reference, changed, changed_shown, system_prompt, sampling,
         stop_strings, download, file, unload, gr.State([]),
     )  # fmt: skip

@@ -136,6 +136,17 @@ class PlaygroundEvents:
         panes = [history for history, _ in before]
         yield from self.ask(prompt, who, more, blind, *panes, *given[MOST_PANES:])
 
+    def edit(self, *panes: Any) -> Updates:
+        """Take the last question back into the box, and its answers away."""
+        before = [without_last_turn(messages_of(pane)) for pane in panes]
+        prompt = next((asked for _, asked in before if asked), "")
+        if not prompt:
+            return unchanged(self.play.prompt)
+        shown: Updates = {self.play.prompt: prompt, self.play.votes: gr.update(visible=False)}
+        for pane, (history, _) in zip(self.play.panes, before, strict=True):
+            shown |= {pane.chat: history, pane.figures: ""}
+        return shown
+
     def clear(self) -> Updates:
         play = self.play
         emptied: Updates = {pane.chat: [] for pane in play.panes}

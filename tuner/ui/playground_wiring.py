@@ -84,6 +84,7 @@ def _wire_questions(play: Playground, events: PlaygroundEvents) -> None:
     play.stop.click(None, cancels=[asking, again])
     play.try_prompt.input(lambda prompt: prompt or "", play.try_prompt, play.prompt, **AT_ONCE)
     play.held_out.click(events.take_held_out, play.who, [play.prompt, play.reference], **LONG)
+    play.edit.click(events.edit, [pane.chat for pane in play.panes], answered, **AT_ONCE)
     play.clear.click(events.clear, None, [*answered, play.reference], **AT_ONCE)
 
 

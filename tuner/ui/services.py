@@ -4,9 +4,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuner.base_models.lookup import find_base_model
 from tuner.chat.client import ChatClient
 from tuner.device import Device, this_device
-from tuner.errors import RecipeError
+from tuner.errors import RecipeError, TunerError
+from tuner.memory.estimate import estimate
 from tuner.recipe import Recipe
 from tuner.runs.queue import Dispatcher, waiting
 from tuner.runs.store import RunStore
@@ -72,6 +74,21 @@ class Services:
         self.store.root.mkdir(parents=True, exist_ok=True)
         self.dispatcher.start()
         self.worker.warm()
+
+    def make_room(self, recipe: Recipe) -> None:
+        """Give back the playground's memory where a run of this recipe needs it.
+
+        On a GPU it always does: a second process beside training costs more than loading again.
+        """
+        if not self.chat.is_loaded():
+            return
+        try:
+            base = find_base_model(recipe.base_model, recipe.revision)
+            fits = estimate(recipe, base, this_device()).verdict == "fits"
+        except TunerError:
+            fits = False
+        if not fits or self.device.kind == "cuda":
+            self.chat.unload()
 
     def scratch_file(self, name: str) -> Path:
         """A new path for a file that somebody downloads at once; gone with the page."""
