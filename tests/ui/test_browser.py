@@ -28,7 +28,7 @@ from tuner.recipe import make_recipe
 from tuner.runs.events import EventWriter
 
 ROWS = 60
-STEPS = 80
+STEPS = 60
 QUESTION, REPLY = "what they wrote", "our reply"
 SAMPLES = ["Where is parcel 7?"]
 FIELD = "#tuner-learning_rate textarea"
@@ -126,6 +126,7 @@ def test_a_csv_becomes_an_adapter_by_clicks_through_a_reload_and_the_death_of_th
     give_odd_csv(visit, tmp_path)
     expect(visit.find("#tuner-report")).to_contain_text(QUESTION)
     visit.map("Prompt", QUESTION)
+    visit.is_refused("leaves open which column is the answer")
     visit.map("Answer", REPLY)
     visit.is_ready()
     trained = visit.find("#tuner-rows article mark").first
@@ -141,13 +142,13 @@ def test_a_csv_becomes_an_adapter_by_clicks_through_a_reload_and_the_death_of_th
     visit.is_in_state("running")
 
     before = visit.has_points()
-    visit.reload()
-    after = visit.has_points()
-    assert after.count("L") >= before.count("L"), "The curve begins anew after a reload."
-
-    page.kill()
-    expect(visit.find("tuner-run .tuner-offline")).to_be_visible()
-    step = run.status()["step"]
+    with held(run):
+        visit.reload()
+        after = visit.has_points()
+        assert after.count("L") >= before.count("L"), "The curve begins anew after a reload."
+        page.kill()
+        expect(visit.find("tuner-run .tuner-offline")).to_be_visible()
+        step = run.status()["step"]
     until(lambda: run.status()["step"] > step)
     with held(run):
         page.start()

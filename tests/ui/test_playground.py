@@ -132,12 +132,15 @@ def test_a_blind_vote_is_counted_tells_who_was_who_and_outlives_a_reload(visit, 
 
 
 def test_an_engine_that_is_killed_in_mid_answer_is_said_and_answers_the_next_question(visit, page):
+    ask(visit, "Hello.")
+    answers(visit)
+    process = engine(page)
+    os.kill(process.pid, signal.SIGSTOP)  # else it may have answered before it is killed
     ask(visit, "Count to ten.")
-    process = until(lambda: engine(page))
-    os.kill(process.pid, signal.SIGSTOP)  # so that it is in the middle, however fast it is
+    expect(visit.find(ASK)).to_have_value("")  # it is on its way
     os.kill(process.pid, signal.SIGKILL)
     expect(visit.find("#tuner-chat-said")).to_contain_text("ended unexpectedly")
     expect(visit.find(ASK)).to_have_value("Count to ten.")  # nothing typed is lost
     ask(visit, "What is 2 plus 3?")
-    assert len(answers(visit)) >= 2
+    answers(visit)
     assert engine(page).pid != process.pid
