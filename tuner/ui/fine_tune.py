@@ -199,7 +199,7 @@ def _mapping() -> dict[str, Any]:
             info="Otherwise one bad row stops the start.",
             min_width=150,
         )
-        use = gr.Button(visible=False, size="sm", elem_id="tuner-use-suggestion")
+        use = gr.Button(visible="hidden", size="sm", elem_id="tuner-use-suggestion")
     return {
         "mapping_row": row,
         "mapping": mapping,

@@ -139,9 +139,7 @@ def _data_shown(form: Form, now: Consequences) -> Updates:
         form.first_row: 1,
         form.held_out: found["prompts"],
         form.suggestion: found["suggestion"],
-        form.use_suggestion: gr.update(
-            value=suggestion_words(found["suggestion"]), visible=bool(found["suggestion"])
-        ),
+        form.use_suggestion: _suggestion_shown(found["suggestion"]),
         form.mapping_row: gr.update(visible=own and bool(found["columns"])),
     }
     for role, box in form.mapping.items():
@@ -151,6 +149,14 @@ def _data_shown(form: Form, now: Consequences) -> Updates:
             visible=role in ROLES_OF[recipe.objective],
         )
     return updates
+
+
+def _suggestion_shown(suggestion: dict[str, list[str]]) -> Any:
+    """The button that takes the suggestion. Hidden it stays in the page: one that is mounted as it
+    gets its words may miss them."""
+    if not suggestion:
+        return gr.update(visible="hidden")
+    return gr.update(value=suggestion_words(suggestion), visible=True)
 
 
 def _state_html(now: Consequences) -> str:
