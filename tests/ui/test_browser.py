@@ -274,12 +274,11 @@ def test_a_downloaded_recipe_is_the_same_when_it_is_uploaded(visit, tmp_path):
 def test_a_draft_survives_a_reload(visit):
     visit.open_form()
     stored = "localStorage.getItem('tuner-draft')"
-    before = visit.tab.evaluate(stored)
     visit.write(FIELD, "0.0")
     visit.find(FIELD).press_sequentially("0042")
     visit.open_settings()
     until(lambda: visit.recipe()["learning_rate"] == 0.00042)
-    until(lambda: visit.tab.evaluate(stored) != before)
+    until(lambda: "learning_rate: 0.00042\n" in visit.tab.evaluate(stored))
     visit.reload()
     expect(visit.find(FIELD)).to_have_value("0.00042")
     visit.is_ready()

@@ -7,12 +7,14 @@ import pytest
 from tuner.chat.protocol import PieceMessage
 from tuner.chat.voices import Sampling, Voice
 from tuner.chat.votes import Tally
+from tuner.errors import RecipeError
 from tuner.ui.chat_view import (
     as_json,
     as_markdown,
     changed_html,
     figures_html,
     held_out_row,
+    make_sampling,
     messages_of,
     rows_to_ask,
     shuffled,
@@ -114,3 +116,26 @@ def test_a_conversation_is_saved_for_people_and_for_programs():
     assert saved["sampling"] == {"seed": 7}
     assert [voice["name"] for voice in saved["voices"]] == names
     assert saved["voices"][0]["messages"] == TURN
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"temperature": -0.1},
+        {"temperature": None},
+        {"top_p": 0},
+        {"max_new_tokens": 100_000},
+        {"seed": -1},
+        {"min_p": float("nan")},
+    ],
+)
+def test_a_number_that_cannot_be_drawn_with_is_a_sentence_with_its_range(given):
+    (name,) = given
+    with pytest.raises(RecipeError, match=rf"{name}=.* cannot be used: it must be .* to "):
+        make_sampling(given)
+
+
+def test_all_unusable_numbers_are_told_at_once():
+    with pytest.raises(RecipeError) as refused:
+        make_sampling({"temperature": -1, "top_k": -1, "seed": 3})
+    assert len(refused.value.problems) == 2

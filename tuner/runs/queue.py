@@ -19,12 +19,13 @@ import builtins
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 
 import psutil
 
-from tuner.errors import RunError
+from tuner.errors import RunError, TunerError
 from tuner.runs import launch
 from tuner.runs.atomic import locked
 from tuner.runs.launch import leave
@@ -104,10 +105,18 @@ class Dispatcher:
     Args:
         tick_seconds: How often it looks; a look that finds nothing to do takes less than a
             millisecond with 300 runs.
+        before_start: Called with the run that is next, just before it is started, to make room for
+            it on the machine. What it raises must be one of ours.
     """
 
-    def __init__(self, store: RunStore, tick_seconds: float = TICK_SECONDS):
+    def __init__(
+        self,
+        store: RunStore,
+        tick_seconds: float = TICK_SECONDS,
+        before_start: Callable[[Run], None] | None = None,
+    ):
         self.store, self.tick_seconds = store, tick_seconds
+        self._before_start = before_start
         self._glance = Glance(store)
         self._wake, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
@@ -133,8 +142,15 @@ class Dispatcher:
             # A disk that is full or gone may be back at the next look, and the line with it.
             with suppress(OSError, RunError, psutil.Error):
                 if self._glance.line_can_move():
-                    advance(self.store)
+                    self._move()
             self._wake.wait(self.tick_seconds)
+
+    def _move(self) -> None:
+        if self._before_start and (following := waiting(self.store)):
+            # Not under the line's lock: letting go of a model may take seconds.
+            with suppress(TunerError):  # the run itself will say what is wrong with it
+                self._before_start(following[0])
+        advance(self.store)
 
 
 class Stand(Enum):

@@ -11,7 +11,6 @@ tested example.
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import gradio as gr
 from gradio.context import get_blocks_context
 from gradio.utils import get_function_description
 
-from tuner.chat.lineup import default_sampling, find_lineup
+from tuner.chat.lineup import default_sampling
 from tuner.checks import check_before_start
 from tuner.errors import RecipeError, RunError, TunerError
 from tuner.recipe import Recipe
@@ -29,11 +28,11 @@ from tuner.service.chat_documents import chat_documents
 from tuner.service.estimating import estimate_document
 from tuner.service.previewing import preview_document
 from tuner.ui import draft
+from tuner.ui.chat_view import make_sampling
 from tuner.ui.services import Services
 from tuner.ui.uploads import keep_uploads
 
 CONCURRENCY = 8
-LONGEST_ANSWER = 1024  # a longer one would keep others waiting: a batch ends with its last row
 # Shown where a client is offered code to begin with.
 EXAMPLES = {"recipe_yaml": "dataset: {source: presets/data/chatbot.jsonl}", "run": "support-bot"}
 
@@ -57,7 +56,6 @@ class Api:
         recipe = self._recipe_with_data(recipe_yaml, dataset_file)
         self._services.worker.call(check_before_start, recipe, self._store.root)
         document = run_documents.enqueue_document(self._store, recipe)
-        self._services.make_room(recipe)
         self._services.dispatcher.wake()
         return document
 
@@ -143,15 +141,6 @@ class Api:
         """
         return self._services.worker.call(estimate_document, self._recipe(recipe_yaml))
 
-    def _run(self, run: str) -> Run:
-        return self._store.get(str(run))
-
-    def _recipe(self, text: str) -> Recipe:
-        found = self._services.read(str(text))
-        if found.recipe is None:
-            raise RecipeError(found.problems)
-        return found.recipe
-
     def chat_ab(
         self,
         run: str,
@@ -173,14 +162,19 @@ class Api:
             {"prompt", "answers": [{"name", "text", "tokens", "seconds"}]}, base first; it grows
             while they answer.
         """
-        lineup = find_lineup(run, self._store)
-        sampling = replace(
-            default_sampling(lineup.base),
-            max_new_tokens=max(1, min(max_new_tokens, LONGEST_ANSWER)),
-            temperature=max(0.0, temperature),
-            seed=seed,
-        )
+        lineup = self._services.lineup(str(run))
+        given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        sampling = make_sampling({**vars(default_sampling(lineup.base)), **given})
         yield from chat_documents(self._services.chat, lineup, prompt, sampling)
+
+    def _run(self, run: str) -> Run:
+        return self._store.get(str(run))
+
+    def _recipe(self, text: str) -> Recipe:
+        found = self._services.read(str(text))
+        if found.recipe is None:
+            raise RecipeError(found.problems)
+        return found.recipe
 
     def _recipe_with_data(self, text: str, dataset_file: str | None) -> Recipe:
         if dataset_file:

@@ -48,9 +48,9 @@ def serve(options: Options) -> None:
     """
     store = RunStore(options.runs_dir)
     services = Services.of(store, open_to_others=options.open_to_others)
-    services.begin()
-    remove_old_uploads(store.root, _sources(store))
     try:
+        services.begin()
+        remove_old_uploads(store.root, _sources(store))
         launch(build_page(services), services, options)
     finally:
         services.end()

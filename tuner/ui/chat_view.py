@@ -6,19 +6,29 @@ Plain functions: panes as Gradio's Chatbot holds them in, rows for the engine an
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from tuner.chat.protocol import PieceMessage
 from tuner.chat.voices import Row, Sampling, Voice
 from tuner.chat.votes import Tally
+from tuner.errors import RecipeError
 from tuner.ui.markup import element
 
 Message = dict[str, str]
 BLIND_NAMES = ("A", "B")
+# A batch ends with its longest row, so an answer without end would keep others waiting.
+RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0, 10),
+    "max_new_tokens": (1, 1024),
+    "seed": (0, 2**53),  # what JSON holds exactly
+    "top_p": (0.01, 1),
+    "top_k": (0, 1_000_000),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.1, 10),
+}
 SATURATED = 3.0  # nats: twenty times as likely
-WINNERS = {"left": "A is better", "tie": "about the same", "right": "B is better"}
 
 
 class HeldOut(TypedDict):
@@ -51,6 +61,26 @@ def rows_to_ask(
         Row(voice, (*system, *history, asked), sampling)
         for voice, history in zip(voices, panes, strict=True)
     ]
+
+
+def make_sampling(given: Mapping[str, Any]) -> Sampling:
+    """How answers are drawn, as a person gave it.
+
+    Raises:
+        RecipeError: Every number that cannot be used.
+
+    >>> make_sampling({"temperature": -1, "top_p": 0.9})
+    Traceback (most recent call last):
+    tuner.errors.RecipeError: temperature=-1 cannot be used: it must be 0 to 10.
+    """
+    problems = [
+        f"{name}={given[name]} cannot be used: it must be {least:g} to {most:g}."
+        for name, (least, most) in RANGES.items()
+        if name in given and not _is_within(given[name], least, most)
+    ]
+    if problems:
+        raise RecipeError(problems)
+    return Sampling(**given)
 
 
 def with_turn(history: Sequence[Message], prompt: str, answer: str) -> list[Message]:
@@ -151,6 +181,10 @@ def as_json(
         for name, history in zip(names, panes, strict=True)
     ]
     return json.dumps({"sampling": sampling, "voices": answers}, ensure_ascii=False, indent=2)
+
+
+def _is_within(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and least <= value <= most
 
 
 def _missing(count: Tally) -> str:

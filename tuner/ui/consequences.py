@@ -18,6 +18,7 @@ from tuner.ui.base_model_view import Lookup
 from tuner.ui.draft import NO_DATA, Draft
 from tuner.ui.method_view import MethodFigures, figures_of_methods
 from tuner.ui.services import Services
+from tuner.ui.uploads import shown_source
 
 ROWS_SHOWN = 10
 # The first word of a problem says where it belongs.
@@ -151,4 +152,5 @@ def _place(problem: str, otherwise: str = "settings", ends: str = "[=. ]") -> st
 
 
 def _name(source: str) -> str:
-    return source.rstrip("/").rsplit("/", 1)[-1] if "/" in source else source
+    shown = shown_source(source)
+    return shown.rstrip("/").rsplit("/", 1)[-1] if "/" in shown else shown

@@ -88,9 +88,9 @@ class FormEvents:
         newest = self.services.store.list()[:EARLIER_OFFERED]
         return gr.update(choices=[(f"{slug_of(run.id)} · {run.id}", run.id) for run in newest])
 
-    def restore(self, box: DraftBox, text: str, kept: str) -> Updates:
-        """Begin with the draft that this browser kept."""
-        return self._written("", box.put(kept or text))
+    def restore(self, box: DraftBox, text: str) -> Updates:
+        """Begin with the draft that this browser kept, or with the first."""
+        return self._written("", box.put(text))
 
     # Settings, and what says which data.
 

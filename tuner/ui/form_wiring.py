@@ -36,6 +36,9 @@ SAVE_RECIPE = """(text) => {
   link.click();
   URL.revokeObjectURL(link.href);
 }"""
+# The draft outlives a reload in the browser's storage; what is in it is no secret.
+KEEP_DRAFT = """(text) => { localStorage.setItem("tuner-draft", text); }"""
+KEPT_DRAFT = """(box, text) => [box, localStorage.getItem("tuner-draft") || text]"""
 # A download button offers the file that it was given before the click; so it gets one of its own.
 CLICK_CLEANED = """() => setTimeout(() => {
   const found = document.querySelector("#tuner-cleaned-file");
@@ -154,9 +157,11 @@ def _wire_rows(form: Form, events: FormEvents) -> None:
 def _wire_consequences(form: Form, events: FormEvents, page: gr.Blocks) -> None:
     asked, followed = [form.box, form.recipe, form.seen], followers(form)
     form.recipe.change(events.follow, asked, followed, **LONG)
-    # The draft outlives a reload in the browser's storage; what is in it is no secret.
-    kept = gr.BrowserState("", storage_key="tuner-draft", secret="not-a-secret")
-    form.recipe.change(None, form.recipe, kept, js="(text) => text")
+    form.recipe.change(None, form.recipe, js=KEEP_DRAFT)
     page.load(
-        events.restore, [form.box, form.recipe, kept], [form.recipe, *controls(form)], **AT_ONCE
+        events.restore,
+        [form.box, form.recipe],
+        [form.recipe, *controls(form)],
+        js=KEPT_DRAFT,
+        **AT_ONCE,
     ).then(events.follow, asked, followed, **LONG)

@@ -26,23 +26,24 @@ class Paths:
 
     def problems(self, recipe: Recipe) -> list[str]:
         """Why a recipe may not be used here, a sentence each."""
-        if self.any_path:
+        source = recipe.dataset.source if recipe.dataset.kind != "hub" else ""
+        base = recipe.base_model if recipe.base_model != STARTER else ""
+        return [
+            *self._refused("dataset.source", source, "Upload the file instead."),
+            *self._refused("base_model", base, "Choose the built-in model or a Hub id."),
+        ]
+
+    def folder_problems(self, name: str) -> list[str]:
+        """Why an adapter's folder may not be used here; none for the name of anything else."""
+        return self._refused("The adapter", name, "Choose a run or a Hub id.")
+
+    def _refused(self, what: str, name: str, remedy: str) -> list[str]:
+        named = local_path(name) if name and not self.any_path else None
+        if named is None or self._is_ours(named):
             return []
-        found = []
-        source, base = recipe.dataset.source, recipe.base_model
-        named = local_path(source) if source and recipe.dataset.kind != "hub" else None
-        if named and not self._is_ours(named):
-            found.append(
-                f"dataset.source={source} is a path of this machine, and this page is open to "
-                "others. Upload the file instead."
-            )
-        folder = local_path(base) if base != STARTER else None
-        if folder and not self._is_ours(folder):
-            found.append(
-                f"base_model={base} is a path of this machine, and this page is open to others. "
-                "Choose the built-in model or a Hub id."
-            )
-        return found
+        sign = "=" if "." in what or "_" in what else " "
+        told = f"{what}{sign}{name} is a path of this machine, and this page is open to others."
+        return [f"{told} {remedy}"]
 
     def _is_ours(self, path: Path) -> bool:
         real = path.expanduser().resolve()

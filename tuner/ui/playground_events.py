@@ -17,14 +17,13 @@ from tuner.chat.lineup import (
     base_lineup,
     checkpoint_voices,
     default_sampling,
-    find_lineup,
     joined,
     lineup_of_run,
 )
 from tuner.chat.protocol import PieceMessage
 from tuner.chat.voices import Sampling
 from tuner.chat.votes import add_vote, read_votes, tally
-from tuner.errors import RecipeError, RunError, TunerError
+from tuner.errors import RunError, TunerError
 from tuner.recipe import Recipe
 from tuner.runs.names import slug_of
 from tuner.ui.chat_view import (
@@ -35,6 +34,7 @@ from tuner.ui.chat_view import (
     changed_html,
     figures_html,
     held_out_row,
+    make_sampling,
     messages_of,
     rows_to_ask,
     shuffled,
@@ -78,6 +78,7 @@ class PlaygroundEvents:
         return {
             play.said: "",
             play.more: gr.update(choices=self._others(who), value=[]),
+            play.votes: gr.update(visible=False),  # they were about somebody else
             play.system_prompt: lineup.system_prompt or "",
             play.try_prompt: gr.update(choices=list(lineup.prompts), value=None),
             **{play.sampling[name]: usual[name] for name in SAMPLING_FIELDS},
@@ -226,10 +227,10 @@ class PlaygroundEvents:
         """The conversation as a file."""
         try:
             names = [voice.name for voice in self._lineup(who, more).voices]
+            settings = vars(self._sampling(given[MOST_PANES + 1 :]))
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
         panes = [messages_of(pane) for pane in given[: len(names)]]
-        settings = vars(self._sampling(given[MOST_PANES + 1 :]))
         text = as_markdown(names, panes) if kind == "md" else as_json(names, panes, settings)
         path = self.services.scratch_file(f"conversation.{kind}")
         path.write_text(text, encoding="utf-8")
@@ -279,8 +280,11 @@ class PlaygroundEvents:
         if not who:
             raise RunError("Nobody answers yet. Choose a run under “Who answers”.")
         if who.startswith(BASE_ONLY):
-            return base_lineup(Recipe(base_model=who.removeprefix(BASE_ONLY)))
-        first = find_lineup(who, self.services.store)
+            recipe = Recipe(base_model=who.removeprefix(BASE_ONLY))
+            if refused := self.services.paths.problems(recipe):
+                raise RunError(refused)
+            return base_lineup(recipe)
+        first = self.services.lineup(who)
         return joined([first, *map(self._another, more)]) if more else first
 
     def _another(self, name: str) -> Lineup:
@@ -328,11 +332,9 @@ class PlaygroundEvents:
 
     def _sampling(self, given: tuple[Any, ...]) -> Sampling:
         *numbers, stop = given
-        values = dict(zip(SAMPLING_FIELDS, numbers, strict=True))
-        if missing := [name for name, value in values.items() if value is None]:
-            raise RecipeError([f"{name} is empty. Give it a number." for name in missing])
         lines = [line for line in (stop or "").splitlines() if line.strip()]
-        return Sampling(**values, stop=tuple(lines))
+        values = dict(zip(SAMPLING_FIELDS, numbers, strict=True))
+        return make_sampling({**values, "stop": tuple(lines)})
 
 
 def _waiting(services: Services) -> str:

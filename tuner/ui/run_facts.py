@@ -12,6 +12,7 @@ from typing import Any
 from tuner.quantities import duration, gigabytes, loss, parameters, share
 from tuner.runs.redact import redact
 from tuner.ui.run_settings import SHORT_HASH, Settings, number, shortened
+from tuner.ui.uploads import shown_source
 
 Facts = list[tuple[str, str]]
 
@@ -48,7 +49,7 @@ def facts(settings: Settings, report: Mapping[str, Any], device: str | None) -> 
         ("Base model", _base_model(settings)),
         ("Method", method(settings)),
         ("Adapter", _adapter(settings)),
-        ("Data", settings.text("dataset.source")),
+        ("Data", _source(settings)),
         ("Rows", _rows(report)),
         ("Left out", _left_out(report)),
         ("Data license", _text(report.get("license"))),
@@ -104,6 +105,11 @@ def use_code(settings: Settings, *, is_adapter: bool) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("adapter")',
         ]
     )
+
+
+def _source(settings: Settings) -> str | None:
+    source = settings.text("dataset.source")
+    return shown_source(source) if source else None
 
 
 def _known(told: list[tuple[str, str | None]]) -> Facts:

@@ -22,6 +22,7 @@ except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]
 
 from tuner.runs.run import Run
+from tuner.ui.uploads import shown_source
 
 NOT_SET = "–"
 SHORT_HASH = 12
@@ -88,6 +89,10 @@ def _flat(values: Mapping[Any, Any], inside: str = "") -> Iterator[tuple[str, An
 def _shown(key: str, value: Any) -> str:
     if value is None or value in ("", [], {}):
         return NOT_SET
+    if key == "dataset.source":
+        return shortened(shown_source(str(value)))
+    if isinstance(value, float):
+        return f"{value:g}"
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     return text[:SHORT_HASH] if key == "dataset.fingerprint" else shortened(text)
 

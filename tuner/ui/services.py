@@ -6,11 +6,13 @@ from pathlib import Path
 
 from tuner.base_models.lookup import find_base_model
 from tuner.chat.client import ChatClient
+from tuner.chat.lineup import Lineup, find_lineup
 from tuner.device import Device, this_device
-from tuner.errors import RecipeError, TunerError
+from tuner.errors import RecipeError, RunError
 from tuner.memory.estimate import estimate
 from tuner.recipe import Recipe
 from tuner.runs.queue import Dispatcher, waiting
+from tuner.runs.run import Run
 from tuner.runs.store import RunStore
 from tuner.service.worker import Worker
 from tuner.ui.access import Access, Everyone
@@ -27,30 +29,31 @@ class Services:
 
     Attributes:
         worker: The process that reads and tokenizes data.
-        dispatcher: Starts the runs that wait in line.
         paths: What a recipe may name of this machine.
+        dispatcher: Starts the runs that wait in line.
         device: The hardware, for words; what is free of it is asked anew for each estimate.
     """
 
     store: RunStore
-    dispatcher: Dispatcher
     paths: Paths
     worker: Worker = field(default_factory=Worker)
     models: BaseModels = field(default_factory=BaseModels)
     access: Access = field(default_factory=Everyone)
     device: Device = field(default_factory=this_device)
+    dispatcher: Dispatcher = field(init=False)
     chat: ChatClient = field(init=False)
     _scratch: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="tuner-page-")
     )
 
     def __post_init__(self) -> None:
+        self.dispatcher = Dispatcher(self.store, before_start=self.make_room)
         self.chat = ChatClient(self.store.root / CHAT_LOG)
 
     @classmethod
     def of(cls, store: RunStore, *, open_to_others: bool = False) -> "Services":
         """The services of one folder of runs."""
-        return cls(store, Dispatcher(store), Paths(store.root, any_path=not open_to_others))
+        return cls(store, Paths(store.root, any_path=not open_to_others))
 
     def read(self, text: str) -> Draft:
         """A draft, with what this page refuses among its problems."""
@@ -75,20 +78,31 @@ class Services:
         self.dispatcher.start()
         self.worker.warm()
 
-    def make_room(self, recipe: Recipe) -> None:
-        """Give back the playground's memory where a run of this recipe needs it.
+    def make_room(self, run: Run) -> None:
+        """Give back the playground's memory where a run that begins needs it.
 
         On a GPU it always does: a second process beside training costs more than loading again.
+
+        Raises:
+            TunerError: The run's recipe or base model cannot be used.
         """
         if not self.chat.is_loaded():
             return
-        try:
-            base = find_base_model(recipe.base_model, recipe.revision)
-            fits = estimate(recipe, base, this_device()).verdict == "fits"
-        except TunerError:
-            fits = False
+        recipe = run.recipe()
+        base = find_base_model(recipe.base_model, recipe.revision)
+        fits = estimate(recipe, base, this_device()).verdict == "fits"
         if not fits or self.device.kind == "cuda":
             self.chat.unload()
+
+    def lineup(self, name: str) -> Lineup:
+        """Who answers for a run, or for an adapter by its folder or Hub id.
+
+        Raises:
+            TunerError: Nobody does, or the page may not show its machine's folders.
+        """
+        if refused := self.paths.folder_problems(name):
+            raise RunError(refused)
+        return find_lineup(name, self.store)
 
     def scratch_file(self, name: str) -> Path:
         """A new path for a file that somebody downloads at once; gone with the page."""

@@ -50,6 +50,21 @@ def keep_uploads(files: Sequence[str | Path], runs_dir: Path) -> Path:
     return folder / names[0] if len(names) == 1 else folder
 
 
+def shown_source(source: str) -> str:
+    """A data set's source for a person; of an upload the name that it had.
+
+    >>> shown_source("/runs/.uploads/999240437fa86dbe/a.csv"), shown_source("namespace/name")
+    ('a.csv', 'namespace/name')
+    >>> shown_source("/runs/.uploads/999240437fa86dbe")
+    'uploaded files'
+    """
+    parts = Path(source).parts
+    if FOLDER not in parts:
+        return source
+    inside = parts[parts.index(FOLDER) + 2 :]
+    return "/".join(inside) or "uploaded files"
+
+
 def remove_old_uploads(runs_dir: Path, sources: Sequence[str]) -> None:
     """Remove uploads that no run's recipe names and nobody used for a week.
 
