@@ -41,3 +41,7 @@ class TrainingError(TunerError, RuntimeError):
 
 class ChatError(TunerError, RuntimeError):
     """A question that cannot be answered now: too long, no memory, an engine that ended."""
+
+
+class HubError(TunerError, RuntimeError):
+    """The Hub said no, said nothing, or cannot be reached; or the target of a push is unsuitable."""
