@@ -99,6 +99,20 @@ def test_base_and_tuned_answer_side_by_side_and_differ_after_a_persona(visit, ca
     assert told[1]["messages"][-1]["content"].startswith(GREETING)
 
 
+def test_a_question_that_is_asked_while_an_answer_comes_is_answered_next(visit, page):
+    ask(visit, "Hello.")
+    answers(visit)
+    process = engine(page)
+    os.kill(process.pid, signal.SIGSTOP)
+    ask(visit, "How are you?")
+    expect(visit.find(ASK)).to_have_value("")
+    ask(visit, "What is 2 plus 3?")
+    os.kill(process.pid, signal.SIGCONT)
+    answers(visit, turns=3)
+    asked = visit.find(f"{PANES} [data-testid=user]").all_inner_texts()
+    assert asked[:3] == ["Hello.", "How are you?", "What is 2 plus 3?"]
+
+
 def test_the_last_question_is_taken_back_to_be_edited(visit, capitals):
     question = capitals.held_out["capitals"][2].prompt
     ask(visit, question)

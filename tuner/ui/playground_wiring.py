@@ -12,6 +12,7 @@ from tuner.ui.run_view import CURRENT
 
 CHATTERS = 32  # people who are answered at once; the engine batches them
 ANSWERS = LONG | {"trigger_mode": "once", "concurrency_limit": CHATTERS}
+NEXT = ANSWERS | {"trigger_mode": "always_last"}  # asked while an answer comes, it is the next one
 SHOW = "() => { window.Tuner.showTab('Playground'); }"
 SAVE = """() => setTimeout(() => {
   const found = document.querySelector("#tuner-conversation-file");
@@ -78,7 +79,7 @@ def _wire_questions(play: Playground, events: PlaygroundEvents) -> None:
         events.ask,
         [play.prompt, *asked],
         answered,
-        **ANSWERS,
+        **NEXT,
     )
     again = play.again.click(events.ask_again, asked, answered, **ANSWERS)
     play.stop.click(None, cancels=[asking, again])
