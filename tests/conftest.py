@@ -6,6 +6,7 @@ the guard: the Hub's address is one where nobody answers, so they see a machine 
 """
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ os.environ["GOMP_SPINCOUNT"] = "1000"  # tests and the runs they start share two
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "TUNER_RUNS_DIR"):
     os.environ.pop(name, None)
+
+# A shell starts what runs in the background deaf to Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
