@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.ui.asking import http
 from tuner.base_models.lookup import STARTER
 from tuner.runs.store import RunStore
 from tuner.service.estimating import RowSizes
@@ -57,7 +58,7 @@ def text_of(source: Path | str, dataset: dict[str, Any] | None = None, **setting
 
 
 def steps(services: Services, text: str, seen: Seen | None = None) -> list[Consequences]:
-    return list(consequences(services, text, seen))
+    return list(consequences(services.visit(http()), text, seen))
 
 
 def last(services: Services, text: str, seen: Seen | None = None) -> Consequences:
@@ -289,7 +290,7 @@ def test_all_problems_together_are_those_of_all_steps():
 def test_a_helper_that_dies_is_a_problem_of_the_data_and_the_next_look_tries_again(services, data):
     pid = services.worker.call(os.getpid)
 
-    running = consequences(services, text_of(data, {"seed": 99}), None)
+    running = consequences(services.visit(http()), text_of(data, {"seed": 99}), None)
     found = [next(running), next(running), next(running)]
     os.kill(pid, signal.SIGSTOP)  # it takes the work, and dies of it
     threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()

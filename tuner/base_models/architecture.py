@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tuner.base_models.families import FAMILIES, LLAMA, Family
+from tuner.base_models.patterns import may_take_for_ever
 from tuner.errors import ModelError, RecipeError
 
 Config = Mapping[str, Any]
@@ -178,6 +179,11 @@ def _require_expression(target_modules: str) -> None:
             f"lora.target_modules={target_modules} is no regular expression: {error}. "
             "Name layers as a list, or use all-linear."
         ) from None
+    if may_take_for_ever(target_modules):
+        raise RecipeError(
+            f"lora.target_modules={target_modules[:80]} could take for ever to compare with the "
+            "names of layers. Repeat no group, or name layers as a list, or use all-linear."
+        )
 
 
 def _is_target(path: str, target_modules: str | list[str]) -> bool:

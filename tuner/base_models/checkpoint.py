@@ -37,6 +37,7 @@ HEADS = {"lm_head.weight", "embed_out.weight"}
 # Masks and frequencies that older models stored beside their parameters.
 BUFFER = re.compile(r"(.*\.)?(attn|attention)\.(masked_)?bias|(.*\.)?rotary_emb\.inv_freq")
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+LAYER_KEYS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "num_layers"), 10_000
 GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 CONFIG_TYPES = {"model_type": str, "architectures": list, "text_config": dict}
 
@@ -86,6 +87,16 @@ def require_causal_lm(config: Mapping[str, Any], name: str) -> None:
             f"{name} needs program code from its own repository, which Tuner never runs "
             "(trust_remote_code stays off). Choose a model that transformers knows by itself."
         )
+    if kernel := _foreign_kernel(config):
+        raise ModelError(
+            f"{name} wants to be computed by program code from {kernel[:80]}, which Tuner never "
+            "runs. Choose a model that transformers knows by itself."
+        )
+    if layers := _too_many_layers(config):
+        raise ModelError(
+            f"The config.json of {name} asks for {layers:,} layers, which no machine could even "
+            "list. Choose another model."
+        )
     if kind is None:
         raise ModelError(
             f"The config.json of {name} names no model_type. Choose a model made for transformers."
@@ -124,12 +135,31 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     return tensors
 
 
+def _foreign_kernel(value: Any) -> str | None:
+    """A repository that some part of a config names as the one to compute attention or experts."""
+    if isinstance(value, list):
+        return next(filter(None, map(_foreign_kernel, value)), None)
+    if not isinstance(value, Mapping):
+        return None
+    named = [str(value[key]) for key in value if str(key).endswith("_implementation")]
+    kernels = [name for name in named if "/" in name]
+    return kernels[0] if kernels else _foreign_kernel(list(value.values()))
+
+
+def _too_many_layers(config: Mapping[str, Any]) -> int | None:
+    counts = [
+        part.get(key) for part in (config, config.get("text_config") or {}) for key in LAYER_KEYS
+    ]
+    return next((n for n in counts if isinstance(n, int) and n > MOST_LAYERS), None)
+
+
 def _indexed_files(folder: Path, name: str) -> list[str]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         files = sorted(set(index["weight_map"].values()))
-        if files and all(isinstance(file, str) for file in files):
-            return files
+        # Only these: transformers opens a file of another name as a pickle.
+        if files and all(str(file).endswith(".safetensors") for file in files):
+            return [str(file) for file in files]
     except FileNotFoundError:
         return weight_files((path.name for path in folder.iterdir()), name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

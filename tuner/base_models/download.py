@@ -11,7 +11,7 @@ asked to go on, by huggingface_hub, until five attempts in a row bring nothing.
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -98,16 +98,34 @@ def _missing(name: str, commit: str, token: str | None) -> dict[str, int]:
 def _fetch(
     name: str, commit: str, files: dict[str, int], progress: Progress, token: str | None
 ) -> None:
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     def fetch(file: str, meter: Any) -> str:
         return hf_hub_download(
             name, file, revision=commit, etag_timeout=TIMEOUT, token=token, tqdm_class=meter
         )
 
+    fetch_files(files, fetch, progress)
+
+
+def fetch_files(
+    files: Mapping[str, int], fetch: "Callable[[str, FileMeter], Any]", progress: Progress
+) -> None:
+    """Download several files at once.
+
+    Args:
+        files: Name → bytes.
+        fetch: Downloads one of this name, with a `tqdm_class` that meters it.
+        progress: See `download`. What it raises ends all downloads.
+
+    Raises:
+        What `fetch` or `progress` raised.
+    """
+    from huggingface_hub import constants
+
     constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="download")
-    meters: dict[Future[str], FileMeter] = {}
+    meters: dict[Future[Any], FileMeter] = {}
     try:
         for file, size in files.items():
             meter = FileMeter(size)
@@ -120,7 +138,7 @@ def _fetch(
         pool.shutdown()
 
 
-def _follow(meters: "dict[Future[str], FileMeter]", progress: Progress) -> None:
+def _follow(meters: "dict[Future[Any], FileMeter]", progress: Progress) -> None:
     total, pending = sum(meter.size for meter in meters.values()), set(meters)
     progress(0, total)
     while pending:

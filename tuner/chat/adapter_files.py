@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from tuner.base_models.patterns import may_take_for_ever
 from tuner.errors import ModelError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -28,6 +29,8 @@ PICKLED = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 KEY = re.compile(
     r"(?:base_model\.model\.)?(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?"
 )
+
+LONGEST_NAME, MOST_REPEATS = 100, 2  # of a layer, and in a pattern for some
 
 # Settings that say how it was trained or are read here; any other that is set changes what is
 # computed, and an adapter with it is refused.
@@ -78,7 +81,15 @@ def read_adapter(folder: str) -> dict[str, LoraWeights]:
                 "Merge the adapter into its base model, and choose the merged model."
             )
         found.setdefault(match[1], {})[match[2]] = tensor
-    return {name: _weights(folder, name, parts, config) for name, parts in found.items()}
+    try:
+        return {name: _weights(folder, name, parts, config) for name, parts in found.items()}
+    except (AttributeError, OverflowError, TypeError, ValueError, re.error) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{path / CONFIG} holds what no adapter has ({type(error).__name__}: "
+            f"{str(error)[:80]}). Choose a complete adapter."
+        ) from None
 
 
 def stamp(folder: str) -> tuple[int, int]:
@@ -98,7 +109,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has no {CONFIG}, so it is not an adapter. Choose the folder that holds "
             f"{CONFIG} and {WEIGHTS}."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder / CONFIG} is not JSON: {error}.") from None
     if not isinstance(config, dict):
         raise ModelError(f"{folder / CONFIG} is not an adapter's configuration.")
@@ -165,6 +176,11 @@ def _weights(
 def _pattern(config: Mapping[str, Any], setting: str, name: str, default: Any) -> Any:
     """A layer's own value: of the first pattern that its name ends on, as peft takes them."""
     for pattern, value in (config.get(setting) or {}).items():
+        if len(name) > LONGEST_NAME or may_take_for_ever(pattern, MOST_REPEATS):
+            raise ModelError(
+                f"{setting} has the pattern {pattern[:40]!r}, which could take for ever to compare "
+                f"with {name[:40]!r}. Choose an adapter whose patterns are names of layers."
+            )
         if re.match(rf"(.*\.)?({pattern})$", name):
             return value
     return default

@@ -64,7 +64,7 @@ def find_lineup(
     try:
         run = store.get(name)
     except RunError:
-        if "/" not in name and not Path(name).is_dir():
+        if "/" not in name and _folder(name) is None:
             raise
         if steps:
             raise RunError(f"{name} is no run, so it has no checkpoints to choose from.") from None
@@ -147,9 +147,9 @@ def lineup_of_adapter(
     Raises:
         ModelError: It is no adapter that can be loaded, or names no base that can be found.
     """
-    folder = Path(name).expanduser()
-    if is_local := folder.is_dir():
-        name = folder.resolve().name
+    found = _folder(name)
+    if is_local := found is not None:
+        folder, name = found, found.resolve().name
     else:
         folder = _download(name, revision, token)
     config = _adapter_config(folder, name)
@@ -209,7 +209,7 @@ def default_sampling(base: Base) -> Sampling:
 def _base_folder(base: Base) -> Path:
     if base.model == STARTER:
         return STARTER_DIR
-    if (folder := Path(base.model).expanduser()).is_dir():
+    if folder := _folder(base.model):
         return folder
     return cached_folder(base.model, base.revision) or Path("nowhere")
 
@@ -269,16 +269,23 @@ def _base_of_adapter(config: dict[str, Any], name: str, is_local: bool) -> str:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base.strip():
         raise ModelError(f"{name} does not name its base model, so nothing can be loaded for it.")
-    path = Path(base).expanduser()
     # Trained on the built-in model here, or in another checkout of Tuner.
-    if path.parts[-3:] == STARTER_DIR.parts[-3:]:
+    if Path(base).parts[-3:] == STARTER_DIR.parts[-3:]:
         return STARTER
-    if _is_hub_id(base) or (is_local and path.is_dir()):
+    if _is_hub_id(base) or (is_local and _folder(base)):
         return base
     raise ModelError(
         f"{name} was tuned from {base}, a folder of the machine where it was trained that is not "
         "here. Without its base, an adapter cannot answer."
     )
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a path, ~nobody, a NUL
+        return None
 
 
 def _is_hub_id(name: str) -> bool:

@@ -23,11 +23,13 @@ from huggingface_hub.errors import (
 )
 
 from tuner.data.arrow_rows import BATCH_ROWS, table_rows
+from tuner.data.hub_files import only_files_of
 from tuner.data.rows import RawRow, ReadLog, Source
 from tuner.errors import DatasetError
 from tuner.recipe import DatasetSettings
 
 TIMEOUT = 15  # seconds; the client itself would wait forever
+LONGEST_ID = 200  # the Hub's own limit is 96; more may be no path either
 MEDIA = {"Image", "Audio", "Video", "Pdf", "Nifti", "Mesh"}  # columns that hold no text
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -48,8 +50,8 @@ def hub_id(source: str) -> str | None:
     'openai/gsm8k'
     """
     if address := _URL.match(source):
-        return address[1]
-    return source if _ID.fullmatch(source) else None
+        source = address[1]
+    return source if len(source) <= LONGEST_ID and _ID.fullmatch(source) else None
 
 
 def open_hub_dataset(
@@ -113,18 +115,20 @@ def _downloaded(
 ) -> Any:
     """The split, from the cache if this commit of it is there."""
     # Only here: importing datasets takes a second, and files do not need it.
-    from datasets import load_dataset
+    from datasets import config, load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it tells a host that is not the Hub
     try:
-        return load_dataset(
-            name,
-            name=dataset.config,
-            split=dataset.split,
-            revision=commit,
-            token=token,
-            cache_dir=str(cache_dir) if cache_dir else None,
-        )
+        with only_files_of(name):
+            return load_dataset(
+                name,
+                name=dataset.config,
+                split=dataset.split,
+                revision=commit,
+                token=token,
+                cache_dir=str(cache_dir) if cache_dir else None,
+            )
     except DatasetNotFoundError as error:
         raise DatasetError(_gated(name) if "gated" in str(error) else _missing(name)) from None
     except (ConnectionError, httpx2.TransportError):

@@ -17,14 +17,12 @@ from functools import cached_property
 from typing import Any
 
 from jinja2.exceptions import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from tuner.data.chat_template import ChatTemplate, Span
 from tuner.data.tokenizer import adds_bos
 from tuner.errors import DatasetError
 
 IGNORE_INDEX = -100  # torch's cross-entropy leaves these positions out
-
-Span = tuple[int, int]  # half-open [start, end), in characters
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ class Renderer:
     def __init__(self, tokenizer: Any, max_length: int | None = None):
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self._chat_template = ChatTemplate(tokenizer)
 
     def render(self, example: dict[str, Any]) -> Rendered:
         """Render one `messages` or `text` example.
@@ -236,28 +235,15 @@ class Renderer:
     ) -> tuple[str, list[Span]]:
         """Render; the spans are the template's own marks, empty where it has none."""
         try:
-            return self._render_template(messages, add_generation_prompt)
+            return self._chat_template.render(messages, add_generation_prompt)
         except TemplateError as error:
             merged = merge_system_message(messages)
             if merged == list(messages):
                 raise DatasetError(f"the chat template refuses it: {_first_line(error)}") from error
         try:  # Gemma and some Mistrals have no system role
-            return self._render_template(merged, add_generation_prompt)
+            return self._chat_template.render(merged, add_generation_prompt)
         except TemplateError as error:
             raise DatasetError(f"the chat template refuses it: {_first_line(error)}") from error
-
-    def _render_template(
-        self, messages: Sequence[dict[str, str]], add_generation_prompt: bool
-    ) -> tuple[str, list[Span]]:
-        marked = "{% generation" in re.sub(r"\{%-\s*", "{% ", self.tokenizer.chat_template)
-        texts, spans = render_jinja_template(
-            [list(messages)],
-            chat_template=self.tokenizer.chat_template,
-            return_assistant_tokens_mask=marked,
-            add_generation_prompt=add_generation_prompt,
-            **self.tokenizer.special_tokens_map,
-        )
-        return texts[0], [(start, end) for start, end in spans[0]] if marked else []
 
 
 def mask_labels(

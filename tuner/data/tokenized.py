@@ -127,7 +127,7 @@ def tokenize(
 
     def render_rows(batch: Columns) -> Columns:
         rows = [{name: column[i] for name, column in batch.items()} for i in range(_height(batch))]
-        columns = _tokenize_rows(rows, renderer, report)
+        columns = tokenize_rows(rows, renderer, report)
         if progress:
             progress(report.rows)
         return columns
@@ -165,7 +165,8 @@ def _height(batch: Columns) -> int:
     return len(next(iter(batch.values())))
 
 
-def _tokenize_rows(rows: list[dict[str, Any]], renderer: Renderer, report: TokenReport) -> Columns:
+def tokenize_rows(rows: list[dict[str, Any]], renderer: Renderer, report: TokenReport) -> Columns:
+    """Render some rows of one kind; those that cannot train are left out and counted."""
     report.rows += len(rows)
     if "messages" in rows[0] or "text" in rows[0]:
         return _tokenize_answers(rows, renderer, report)

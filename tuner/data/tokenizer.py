@@ -26,11 +26,13 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """Load a base model's tokenizer and give it what training needs.
 
     Raises:
-        ModelError: No tokenizer, one without character offsets, or one without a stop token.
+        ModelError: No tokenizer, one without character offsets, without a stop token, or with a
+            chat template that is none.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # Of files that somebody made to be unreadable comes every kind; `tokenizers` has one only.
         raise ModelError(
             f"base_model={name} has no tokenizer that can be loaded ({_first_line(error)}). "
             "Choose a base model that comes with one."
@@ -56,9 +58,21 @@ def complete_tokenizer(tokenizer: Any, name: str) -> PreTrainedTokenizerBase:
     if tokenizer.chat_template is None:
         bos = "{{ bos_token }}" if adds_bos(tokenizer) else ""
         tokenizer.chat_template = bos + PLAIN_TEMPLATE
-    elif isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = tokenizer.get_chat_template()
+    else:
+        tokenizer.chat_template = _one_template(tokenizer.chat_template, name)
     return tokenizer
+
+
+def _one_template(template: Any, name: str) -> str:
+    """Of several named ones the default: a name may be a path, and a saved one would be written."""
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not isinstance(template, str):
+        raise ModelError(
+            f"base_model={name} has no chat template that can be used: it is not text, or none of "
+            "several is called default. Choose another base model."
+        )
+    return template
 
 
 def adds_bos(tokenizer: Any) -> bool:

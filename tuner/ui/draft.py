@@ -17,6 +17,7 @@ import yaml
 
 from tuner.base_models.lookup import STARTER, SUGGESTED
 from tuner.errors import RecipeError
+from tuner.plain_yaml import read_plain
 from tuner.presets import BUILTIN, Preset, load_preset, preset_names
 from tuner.recipe import Recipe, make_recipe, with_settings
 
@@ -28,8 +29,6 @@ METHODS: dict[str, dict[str, str]] = {
     "full": {"quantization": "none", "adapter": "none"},
 }
 SMALL_MODEL_PARAMETERS = 1_000_000_000
-DEEPEST = 20  # lists and groups inside one another; a recipe has three
-LARGEST_BITS = 64  # of a whole number; Python cannot even write one of 4,300 digits
 # What belongs to one data set only, and goes when another is chosen.
 OF_ONE_DATASET = ("source", "kind", "config", "split", "revision", "columns", "fingerprint")
 FIRST_PRESET = "chatbot"
@@ -133,7 +132,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
             "Shorten its longest texts."
         )
     try:
-        values = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 (a SafeLoader)
+        values = read_plain(text)
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         where = f" in line {place.line + 1}" if place else ""
@@ -277,43 +276,6 @@ def section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A section of nested settings; {} where something else stands in its place."""
     found = values.get(name)
     return found if isinstance(found, dict) else {}
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML as recipes are written; what would take the page down with it is refused.
-
-    A few lines of aliases stand for gigabytes, and nothing can write 3,000 lists in one another.
-    """
-
-    _depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            name = self.peek_event().anchor
-            raise self._refusal(f"*{name} stands for another part, which has to be written out")
-        if self._depth == DEEPEST:
-            raise self._refusal("there are too many lists or groups inside one another")
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            value = super().construct_object(node, deep)
-        except (AttributeError, KeyError, ValueError):  # !!timestamp x, !!bool x, 2026-02-30
-            raise _no_value(node) from None
-        if isinstance(value, int) and value.bit_length() > LARGEST_BITS:
-            raise _no_value(node)
-        return value
-
-    def _refusal(self, problem: str) -> yaml.MarkedYAMLError:
-        return yaml.MarkedYAMLError(problem=problem, problem_mark=self.peek_event().start_mark)
-
-
-def _no_value(node: Any) -> yaml.MarkedYAMLError:
-    problem = f"{str(node.value)[:40]} cannot be understood; put text in quotes"
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def _mapping(text: str) -> dict[str, Any]:
