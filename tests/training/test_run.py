@@ -220,3 +220,5 @@ def test_every_method_trains_and_what_it_saves_is_what_it_trained(
     assert result["adapter_reload_max_logit_diff"] < 1e-3
     assert result["quantized_modules"] == (14 if "quantization" in settings else 0)
     assert result["base_weights_unchanged"] is (None if settings.get("adapter") == "none" else True)
+    if settings.get("adapter") == "none":
+        assert json.loads((run.model_dir / "config.json").read_text())["use_cache"]

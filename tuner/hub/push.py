@@ -49,6 +49,7 @@ REPLACED = (
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json"),
     *("adapter_config.json", "config.json", "generation_config.json", "chat_template.jinja"),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("Modelfile", "recipe.yaml", "result.json", "loss.png"),  # of what was there before
 )
 
 

@@ -31,6 +31,7 @@ def keep_best(run: Run, trainer: Any, recipe: Recipe) -> Kept:
     folder = run.model_dir if recipe.adapter == "none" else run.adapter_dir
     aside = folder.with_name(f"{folder.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
+    trainer.model.config.use_cache = True  # off while it trained; whoever answers with it wants it
     trainer.model.save_pretrained(aside)
     trainer.processing_class.save_pretrained(aside)
     (aside / "README.md").unlink(missing_ok=True)  # peft's stub; publishing writes the real card

@@ -3,6 +3,7 @@
 import importlib.metadata
 from typing import Any
 
+from tuner.device import this_device
 from tuner.runs.events import current_history
 from tuner.runs.store import Run
 from tuner.training.keep import Kept
@@ -46,10 +47,22 @@ def run_result(
         "truncated_rows": prepared.tokens.truncated,
         "trained_token_share": round(prepared.tokens.trained_token_share, 4),
         "device": str(prepared.device),
+        "hardware": _hardware(),
         "dtype": prepared.recipe.dtype,
         "data_fingerprint": prepared.data_fingerprint,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
         **facts,
+    }
+
+
+def _hardware() -> dict[str, Any]:
+    """What it ran on, for whoever wants to repeat it elsewhere."""
+    device = this_device()
+    return {
+        "name": device.name,
+        "count": device.count,
+        "cores": device.cores,
+        "memory_bytes": device.memory_bytes,
     }
 
 
