@@ -44,4 +44,8 @@ class ChatError(TunerError, RuntimeError):
 
 
 class HubError(TunerError, RuntimeError):
-    """The Hub said no, said nothing, or cannot be reached; or the target of a push is unsuitable."""
+    """The Hub said no or nothing, cannot be reached, or is asked for what does not suit."""
+
+
+class ExportError(TunerError, RuntimeError):
+    """Weights that could not be merged or written, or that do not compute what they should."""

@@ -1,0 +1,1 @@
+"""A run as something else: merged weights, a training script, a notebook."""

@@ -1,0 +1,1 @@
+"""The process that merges an adapter into its base: see __main__.py."""
