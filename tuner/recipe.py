@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.errors import RecipeError
+from tuner.plain_yaml import read_plain
 from tuner.problems import sentences, unknown_setting
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -162,6 +163,14 @@ class Recipe(Section):
     )
     sample_max_new_tokens: Positive = Field(80, description="Length of a sample, at most.")
 
+    push_every_save: bool = Field(
+        False,
+        description="Copy every checkpoint to hub_model_id, from where a pull brings it back.",
+    )
+    hub_model_id: str | None = Field(
+        None, description="user/name: a private repo on the Hub, of this run alone."
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         problems = list(_contradictions(self))
@@ -192,6 +201,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield (
             "early_stopping_patience needs held-out rows, and dataset.eval_fraction is 0. "
             "Set dataset.eval_fraction to 0.05, or leave early stopping out."
+        )
+    if recipe.push_every_save and not recipe.hub_model_id:
+        yield (
+            "push_every_save has no repo to push to. Set hub_model_id to user/name, or "
+            "push_every_save to false."
         )
 
 
@@ -240,7 +254,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         RecipeError: No such file, not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_plain(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"There is no recipe file {path}. Check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -319,7 +333,7 @@ def _scalar(text: str) -> Any:
     So prose stays prose, with its colons and hashes, and 2e-4 is a number: YAML 1.1 wants 2.0e-4.
     """
     try:
-        value = float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
+        value = float(text) if EXPONENT.fullmatch(text) else read_plain(text)
     except yaml.YAMLError:
         return text
     means_yaml = text.startswith(("[", "{", "'", '"')) or text.lower() in ("", "null", "~")

@@ -13,6 +13,7 @@ from tests.tiny_models import tiny_model
 from tuner.base_models.lookup import find_base_model
 from tuner.data.preview import preview
 from tuner.data.tokenizer import load_tokenizer
+from tuner.errors import TrainingError
 from tuner.models.loading import load_base
 from tuner.recipe import Recipe, make_recipe
 from tuner.runs.events import EventWriter
@@ -21,6 +22,7 @@ from tuner.schedule import cadence, total_steps
 from tuner.training import model as models
 from tuner.training.callbacks import StopRequest
 from tuner.training.prepare import Prepared, prepare
+from tuner.training.run import resume_at
 from tuner.training.trainer import build_trainer
 
 CPU = torch.device("cpu")
@@ -143,3 +145,31 @@ def test_batches_in_16_bit_on_a_cpu_have_few_widths(recipe, tmp_path):
     widths = {batch["input_ids"].shape[1] for batch in trainer.get_train_dataloader()}
 
     assert all(width % 32 == 0 for width in widths), widths
+
+
+class Payload:
+    """What makes a file when it is unpickled: code that runs."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.path), "w"))
+
+
+def test_a_checkpoint_that_holds_code_is_not_opened_and_runs_nothing(recipe, tmp_path):
+    prepared = prepared_run(recipe.model_copy(update={"max_steps": 2, "save_steps": 1}), tmp_path)
+    trainer_of(prepared, tmp_path).train()
+    folder = tmp_path / "step-1"
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        sound = (folder / name).read_bytes()
+        torch.save(Payload(tmp_path / "ran"), folder / name)
+        trainer = trainer_of(prepared, tmp_path)
+        trainer.restore_token_count(folder)
+        with pytest.raises(TrainingError, match="step 1 is not opened"):
+            resume_at(trainer, 1, folder)
+        assert not (tmp_path / "ran").exists(), name
+        (folder / name).write_bytes(sound)
+    trainer = trainer_of(prepared, tmp_path)
+    resume_at(trainer, 1, folder)
+    assert trainer.state.global_step == 2

@@ -40,11 +40,13 @@ def show(
     """Show one run: its state, recipe, result and last events."""
     found = RunStore(runs_dir).get(run)
     document = show_document(found)
-    status, events = document["status"], document["events"]
+    status = document["status"]
+    told = [event for event in document["events"] if event["kind"] in TOLD]
+    told = sorted([*told, *document["pushes"]], key=lambda event: event["time"])
     text = [
         result_text(found, status["state"], status["reason"]),
         f"\n{to_yaml(found.recipe()).rstrip()}\n",
-        *[_event_line(event) for event in events if event["kind"] in TOLD][-LINES_SHOWN:],
+        *map(_event_line, told[-LINES_SHOWN:]),
     ]
     return Answer(document, "\n".join(text))
 

@@ -1,8 +1,10 @@
 """`train` and `resume`: check, start a run, follow it or leave it to itself."""
 
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +27,7 @@ from tuner.cli.recipe_options import (
 from tuner.cli.run_commands import RUNS_DIR, RunArgument
 from tuner.recipe import Recipe, to_yaml
 from tuner.runs import launch
+from tuner.runs.pushes import last_push
 from tuner.runs.store import Run, RunStore
 
 DetachOption = Annotated[
@@ -70,10 +73,14 @@ def resume(
     For runs that were stopped, failed or were interrupted; those that completed stay as they are.
     """
     found = RunStore(runs_dir).get(run)
+    recipe, created = found.recipe(), found.status()["created"]
+    launch.require_startable(found, resume=True)
+    _require_saves(recipe, created)
     if detach:
         launch.resume(found)
+        _start_saver(found)
         return _detached(found)
-    return follow(found, lambda: launch.resume(found))
+    return _followed(found, launch.resume)
 
 
 def _train(recipe: Recipe, runs_dir: Path, name: str | None, detach: bool, dry_run: bool) -> Answer:
@@ -81,18 +88,66 @@ def _train(recipe: Recipe, runs_dir: Path, name: str | None, detach: bool, dry_r
     from tuner.checks import check_before_start
 
     check_before_start(recipe, runs_dir, name)
+    _require_saves(recipe)
     if dry_run:
         return _plan(recipe, runs_dir)
     store = RunStore(runs_dir)
     run = store.create(recipe, name)
     if detach:
         launch.start(run)
+        _start_saver(run)
         return _detached(run)
     print(f"{run.id}: getting ready. Ctrl-C stops it and keeps the adapter.", file=sys.stderr)
-    answer = follow(run, lambda: launch.start(run))
+    answer = _followed(run, launch.start)
     if answer.exit_code == BAD_INPUT:
         store.delete(run.id)  # found deep in the data: nothing was trained, so nothing stays
     return answer
+
+
+def _followed(run: Run, begin: Callable[[Run], Any]) -> Answer:
+    """Follow a run to its end, and the last copy of it to the Hub."""
+    saver = None
+
+    def begin_both() -> None:
+        nonlocal saver
+        begin(run)
+        saver = _start_saver(run)
+
+    answer = follow(run, begin_both)
+    if saver and answer.exit_code != BAD_INPUT:
+        _wait_for_copy(run, saver)
+    return answer
+
+
+def _wait_for_copy(run: Run, saver: "subprocess.Popen[bytes]") -> None:
+    """Whoever trains in a container that ends with this command loses the last copy otherwise."""
+    repo = run.recipe().hub_model_id
+    print(f"Pushing the run to {repo}. Ctrl-C leaves that to itself.", file=sys.stderr)
+    try:
+        saver.wait()
+    except KeyboardInterrupt:
+        return
+    arrived, failed = last_push(run)
+    for record in (arrived, failed):
+        if record:
+            print(record["message"], file=sys.stderr)
+
+
+def _require_saves(recipe: Recipe, created: float | None = None) -> None:
+    if recipe.push_every_save:
+        from tuner.hub.api import machine_token
+        from tuner.hub.own_repo import require_saves
+
+        require_saves(recipe, machine_token(), created)
+
+
+def _start_saver(run: Run) -> "subprocess.Popen[bytes] | None":
+    if not run.recipe().push_every_save:
+        return None
+    from tuner.hub.api import machine_token
+    from tuner.hub.saves import start_saver
+
+    return start_saver(run, machine_token())
 
 
 def _detached(run: Run) -> Answer:

@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import tuner
-from tuner.device import TRAINING_ENVIRONMENT
+from tuner.device import TRAINING_ENVIRONMENT, training_refused
 from tuner.errors import RunError
 from tuner.runs.atomic import locked
 from tuner.runs.events import Event, EventWriter
@@ -173,8 +173,10 @@ def require_startable(run: Run, resume: bool) -> None:
     """Refuse to start a run, or to put it in line for that, where it cannot be.
 
     Raises:
-        RunError: See `start` and `resume`.
+        RunError: See `start` and `resume`; or nothing can be trained on this machine.
     """
+    if refused := training_refused():
+        raise RunError(refused)
     status = run.status()
     state, begun = status["state"], status["state"] != "queued" or status["waiting_to"] == "resume"
     if state in LIVE_STATES:

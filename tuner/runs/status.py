@@ -31,6 +31,7 @@ class Status(TypedDict, total=False):
         pid_started_after_boot: The same, in seconds since the machine's boot.
         device: What it trains on.
         owner: Who created the run, where people sign in.
+        public: Whether everybody who reaches the page may look at it.
         created: Unix seconds, as the two below.
         started: When the last process was started.
         finished: When the run reached an ended state; None before.
@@ -50,6 +51,7 @@ class Status(TypedDict, total=False):
     pid_started_after_boot: float | None
     device: str | None
     owner: str | None
+    public: bool
     created: float
     started: float | None
     finished: float | None
@@ -72,6 +74,7 @@ def new_status(owner: str | None = None) -> Status:
         pid_started_after_boot=None,
         device=None,
         owner=owner,
+        public=False,
         created=time.time(),
         started=None,
         finished=None,

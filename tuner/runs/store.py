@@ -12,6 +12,7 @@ import builtins
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
@@ -69,17 +70,39 @@ class RunStore:
                 "Choose a folder that you may write to with --runs-dir."
             ) from None
 
-    def get(self, run_id: str) -> Run:
+    def admit(self, folder: Path, run_id: str) -> Run:
+        """Take in a finished run directory from elsewhere on this disk.
+
+        Args:
+            folder: It is moved.
+            run_id: What it is called; where that is taken, with the first free number.
+
+        Raises:
+            RunError: An id that cannot be one, or a folder that cannot be written.
+        """
+        if not names.RUN_ID.fullmatch(run_id):
+            raise RunError(f"{run_id[:120]!r} is no run's id, such as 20261123-0915-support-bot.")
+        try:
+            return self._publish(Run(folder), run_id)
+        except OSError as error:
+            raise RunError(f"No run can be made in {self.root}: {error.strerror}.") from None
+
+    def get(self, run_id: str, among: Callable[[Run], bool] | None = None) -> Run:
         """Find a run by its id, the beginning of it, or its name.
 
         Only what stands in the folder is found; no path is ever made of `run_id`.
+
+        Args:
+            among: Which runs there are, for who asks; None for all. Others are not even hinted at.
 
         Raises:
             RunError: No run is meant, or several are; the sentence names the nearest.
         """
         ids = self.ids()
-        if run_id in ids:
-            return Run(self.root / run_id)
+        if run_id in ids and (among is None or among(self._run(run_id))):
+            return self._run(run_id)
+        if among is not None:
+            ids = [known for known in ids if among(self._run(known))]
         found = [known for known in ids if names.slug_of(known) == run_id]
         found = found or [known for known in ids if run_id and known.startswith(run_id)]
         if len(found) == 1:

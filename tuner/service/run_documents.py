@@ -5,6 +5,7 @@ from typing import Any
 
 from tuner.recipe import Recipe
 from tuner.runs import launch
+from tuner.runs.pushes import read_pushes
 from tuner.runs.queue import enqueue, position
 from tuner.runs.run import Run, Summary
 from tuner.runs.store import RunStore
@@ -18,13 +19,14 @@ def list_document(store: RunStore) -> list[Summary]:
 
 
 def show_document(run: Run) -> dict[str, Any]:
-    """One run in full, with its last events."""
+    """One run in full, with its last events and its last copies to the Hub."""
     return {
         **_head(run),
         "status": run.status(),
         "recipe": run.recipe().model_dump(mode="json"),
         "result": run.result(),
         "events": run.events()[0][-EVENTS_SHOWN:],
+        "pushes": read_pushes(run)[-EVENTS_SHOWN:],
     }
 
 

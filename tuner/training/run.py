@@ -9,6 +9,8 @@ import gc
 import logging
 import shutil
 import time
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import psutil
@@ -194,7 +196,7 @@ class Session:
             self.events.resume(step)
             self.run.update_status(resumed_from=step)
             trainer.restore_token_count(folder)
-            trainer.train(resume_from_checkpoint=str(folder))
+            resume_at(trainer, step, folder)
             return
         if resume:
             raise RunError(f"Run {self.run.id} has no checkpoint to resume from. Start it again.")
@@ -257,3 +259,19 @@ class Session:
 
     def _warn(self, message: str) -> None:
         self.events.write("warning", message=message)
+
+
+def resume_at(trainer: Any, step: int, folder: Path) -> None:
+    """Train on from a checkpoint, which a pull may have brought: anybody may have written it.
+
+    Raises:
+        TrainingError: It holds more than tensors; nothing of it was run.
+    """
+    try:  # transformers reads all of it with weights_only
+        trainer.train(resume_from_checkpoint=str(folder))
+    except UnpicklingError:
+        raise TrainingError(
+            f"The checkpoint of step {step} is not opened: its optimizer.pt, scheduler.pt or "
+            "rng_state.pth holds something other than tensors, which could run code. Delete "
+            f"{folder.name}, and resume at an earlier one or train anew."
+        ) from None
