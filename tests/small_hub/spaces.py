@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from tests.small_hub.answers import body_of, hub_of, repo_of
+from tests.small_hub.answers import body_of, hub_of, no, repo_of, user_of
+from tests.small_hub.state import Repo
 
 # Name → dollars a minute, made up in the shape in which the Hub lists them.
 HARDWARE = {"cpu-basic": 0.0, "cpu-upgrade": 0.0005, "t4-small": 0.006667, "l4x1": 0.013333}
@@ -26,7 +27,7 @@ def _settings(request: Request, *, to_write: bool = True) -> dict[str, Any]:
 def _runtime(settings: dict[str, Any]) -> JSONResponse:
     hardware = {"current": settings["hardware"], "requested": settings["hardware"]}
     runtime = {"stage": "RUNNING", "hardware": hardware, "gcTimeout": settings["sleep_time"]}
-    return JSONResponse(runtime)
+    return JSONResponse(runtime | {"volumes": settings["volumes"]})
 
 
 async def secrets(request: Request) -> JSONResponse:
@@ -70,6 +71,21 @@ async def volumes(request: Request) -> JSONResponse:
     return JSONResponse({})
 
 
+async def create_bucket(request: Request) -> JSONResponse:
+    """Storage to mount; nothing is kept in it here."""
+    user, hub, asked = user_of(request), hub_of(request), await body_of(request)
+    namespace = request.path_params["namespace"]
+    bucket = f"{namespace}/{request.path_params['name']}"
+    if not (user and user.may_write(namespace, bucket)):
+        raise no(403, "You don't have the rights to create a bucket under this namespace")
+    document = {"id": bucket, "url": f"{hub.url}/buckets/{bucket}"}
+    if f"buckets/{bucket}" in hub.repos:
+        return JSONResponse(document | {"error": "You already created this bucket"}, 409)
+    private = asked.get("visibility") == "private"
+    hub.repos[f"buckets/{bucket}"] = Repo(bucket, "buckets", private)
+    return JSONResponse(document)
+
+
 async def runtime(request: Request) -> JSONResponse:
     return _runtime(_settings(request, to_write=request.method != "GET"))
 
@@ -95,6 +111,7 @@ S = "/api/spaces/{namespace}/{name}"
 ROUTES = [
     Route("/api/spaces/hardware", hardware_list),
     Route("/api/jobs/hardware", hardware_list),
+    Route("/api/buckets/{namespace}/{name}", create_bucket, methods=["POST"]),
     Route(S + "/secrets", secrets, methods=["GET", "POST", "DELETE"]),
     Route(S + "/variables", variables, methods=["GET", "POST", "DELETE"]),
     Route(S + "/hardware", hardware, methods=["POST"]),

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.small_hub.answers import body_of, commit_of, hub_of, no, repo_of, user_of
-from tests.small_hub.state import File
+from tests.small_hub.state import KINDS, File
 
 LARGE = (".safetensors", ".bin", ".gguf", ".png", ".zip", ".woff2", ".npz")
 
@@ -43,7 +43,7 @@ async def batch(request: Request) -> JSONResponse:
         if hub.lfs_error:
             answer["error"] = {"code": 403, "message": hub.lfs_error}
         elif oid not in hub.stored:
-            answer["actions"] = _actions(request, repo.id, oid, size)
+            answer["actions"] = _actions(request, KINDS[repo.kind] + repo.id, oid, size)
         objects.append(answer)
     return JSONResponse({"transfer": "basic", "objects": objects})
 

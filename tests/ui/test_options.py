@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tuner.ui import options
 from tuner.ui.options import Options, in_a_space, read_options, size
 
 NAMES = ("SPACE_ID", "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "TUNER_RUNS_DIR")
@@ -55,7 +54,7 @@ def test_a_space_listens_to_its_proxy_and_keeps_runs_where_a_restart_leaves_them
 ):
     monkeypatch.setenv("SPACE_ID", "me/tuner")
     storage = tmp_path / "data"
-    monkeypatch.setattr(options, "PERSISTENT", storage)
+    monkeypatch.setenv("TUNER_DATA_DIR", str(storage))
     assert in_a_space()
     assert read_options([]).host == "0.0.0.0"
     assert read_options([]).runs_dir == tmp_path / "runs"  # it has no storage
@@ -65,7 +64,7 @@ def test_a_space_listens_to_its_proxy_and_keeps_runs_where_a_restart_leaves_them
 
 
 def test_a_data_folder_outside_a_space_is_somebody_elses(monkeypatch, tmp_path):
-    monkeypatch.setattr(options, "PERSISTENT", tmp_path)
+    monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path))
     assert not in_a_space()
     assert read_options([]).runs_dir == tmp_path / "runs"
     assert read_options([]).runs_dir.parent == Path.cwd()

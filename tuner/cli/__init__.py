@@ -13,7 +13,7 @@ a command's module, only inside the functions that need it.
 
 import typer
 
-from tuner.cli import chat, estimate, preview, run_commands, train
+from tuner.cli import chat, deploy, estimate, export, preview, pull, push, run_commands, train
 from tuner.cli.answers import answering
 
 # Plain help and plain errors: rich costs a tenth of a second at every start.
@@ -35,6 +35,10 @@ for command, example in (
     (chat.chat, 'chat support-bot --prompt "Where is my order?"'),
     (run_commands.stop, "stop support-bot"),
     (train.resume, "resume support-bot"),
+    (push.push, "push support-bot anna/support-bot"),
+    (pull.pull, "pull anna/support-bot"),
+    (deploy.deploy, "deploy anna/tuner --hardware t4-small --sleep 60"),
+    (export.export, "export support-bot --as merged"),
     (run_commands.delete, "delete support-bot --yes"),
 ):
     app.command(epilog=f"Example: python -m tuner {example}")(answering(command))

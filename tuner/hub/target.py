@@ -11,7 +11,7 @@ Not covered: storage quotas, which the Hub tells only when files come.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.errors import HubError
 from tuner.hub.api import WAITS, endpoint, hub_api, hub_sentences, patiently
@@ -19,7 +19,9 @@ from tuner.hub.failures import TOKENS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.hf_api import ModelInfo, SpaceInfo
+
+    RepoInfo = ModelInfo | SpaceInfo
 
 MAIN = "main"
 LONGEST_ID = 96
@@ -41,12 +43,14 @@ class Target:
         private: Never let it be seen by others; a public repo is then refused.
         revision: A branch, made where it is missing; None is main.
         overwrite: The repo's name, typed as a yes to replacing what it holds.
+        kind: Of repo; deploy.py makes Spaces and gives them what they need beside files.
     """
 
     repo: str
     private: bool = True
     revision: str | None = None
     overwrite: str = ""
+    kind: Literal["model", "space"] = "model"
 
     @property
     def branch(self) -> str:
@@ -217,7 +221,7 @@ def _is_granted(token: Mapping[str, Any], namespace: str, repo: str) -> bool:
     return False
 
 
-def state_of(api: "HfApi", target: Target, waits: Sequence[float]) -> "ModelInfo | None":
+def state_of(api: "HfApi", target: Target, waits: Sequence[float]) -> "RepoInfo | None":
     """What the repo is, at the target's branch or else at main; None where there is no repo."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -225,8 +229,8 @@ def state_of(api: "HfApi", target: Target, waits: Sequence[float]) -> "ModelInfo
         RevisionNotFoundError,
     )
 
-    def ask(revision: str | None) -> "ModelInfo":
-        return patiently(lambda: api.model_info(target.repo, revision=revision), waits)
+    def ask(revision: str | None) -> "RepoInfo":
+        return patiently(lambda: info_of(api, target, revision), waits)
 
     with hub_sentences("look at", target.repo):
         try:
@@ -241,7 +245,14 @@ def state_of(api: "HfApi", target: Target, waits: Sequence[float]) -> "ModelInfo
             return found
 
 
-def state_problems(target: Target, found: "ModelInfo | None") -> Iterator[str]:
+def info_of(api: "HfApi", target: Target, revision: str | None) -> "RepoInfo":
+    """What the Hub tells of a repo at a revision."""
+    if target.kind == "space":
+        return api.space_info(target.repo, revision=revision)
+    return api.model_info(target.repo, revision=revision)
+
+
+def state_problems(target: Target, found: "RepoInfo | None") -> Iterator[str]:
     """What forbids a push to the repo as it stands."""
     if found and target.private and not found.private:
         yield (
@@ -250,7 +261,7 @@ def state_problems(target: Target, found: "ModelInfo | None") -> Iterator[str]:
         )
 
 
-def held_files(found: "ModelInfo | None") -> list[str]:
+def held_files(found: "RepoInfo | None") -> list[str]:
     """Files that somebody put into a repo."""
     names = [sibling.rfilename for sibling in (found.siblings or [])] if found else []
     return [name for name in names if name not in OF_THE_HUB]
@@ -258,5 +269,5 @@ def held_files(found: "ModelInfo | None") -> list[str]:
 
 def url_of(target: Target) -> str:
     """The page of the target."""
-    page = f"{endpoint()}/{target.repo}"
+    page = f"{endpoint()}/{'spaces/' if target.kind == 'space' else ''}{target.repo}"
     return page if target.branch == MAIN else f"{page}/tree/{target.branch}"

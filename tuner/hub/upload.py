@@ -33,6 +33,7 @@ from tuner.hub.target import (
     Target,
     facts_of,
     held_files,
+    info_of,
     state_of,
     state_problems,
     url_of,
@@ -107,11 +108,12 @@ class Upload:
     def _create(self) -> None:
         from huggingface_hub.errors import HfHubHTTPError
 
-        repo, private = self.target.repo, self.target.private
+        repo, private, kind = self.target.repo, self.target.private, self.target.kind
+        sdk = "gradio" if kind == "space" else None
 
         def create() -> None:
             try:
-                self.api.create_repo(repo, private=private)
+                self.api.create_repo(repo, private=private, repo_type=kind, space_sdk=sdk)
             except HfHubHTTPError as error:
                 if error.response.status_code != 409:
                     raise  # 409: an answer was lost, or somebody was faster; what is there decides
@@ -136,13 +138,15 @@ class Upload:
         return self._head(), held
 
     def _create_branch(self) -> None:
-        self.api.create_branch(self.target.repo, branch=self.target.branch, exist_ok=True)
+        repo, branch, kind = self.target.repo, self.target.branch, self.target.kind
+        self.api.create_branch(repo, branch=branch, repo_type=kind, exist_ok=True)
 
     def _head(self) -> str:
-        repo, branch = self.target.repo, self.target.branch
-        with hub_sentences("look at", repo):
-            info = patiently(lambda: self.api.model_info(repo, revision=branch), self.waits)
-            return str(info.sha)
+        with hub_sentences("look at", self.target.repo):
+            return str(self._info(self.target.branch).sha)
+
+    def _info(self, revision: str) -> Any:
+        return patiently(lambda: info_of(self.api, self.target, revision), self.waits)
 
     def _difference(
         self, files: Mapping[str, LocalFile], commit: str
@@ -163,7 +167,8 @@ class Upload:
         def ask() -> dict[str, str]:
             from huggingface_hub.hf_api import RepoFile
 
-            tree = self.api.list_repo_tree(self.target.repo, recursive=True, revision=commit)
+            repo, kind = self.target.repo, self.target.kind
+            tree = self.api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
             files = [entry for entry in tree if isinstance(entry, RepoFile)]
             return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
@@ -216,6 +221,7 @@ class Upload:
             self.target.repo,
             [*added, *removed],
             commit_message=self.message,
+            repo_type=self.target.kind,
             revision=self.target.branch,
             parent_commit=head,
         )
@@ -225,7 +231,7 @@ class Upload:
         """Read back what the Hub says it has; nothing is done before."""
         repo = self.target.repo
         with hub_sentences("read back", repo):
-            info = patiently(lambda: self.api.model_info(repo, revision=commit), self.waits)
+            info = self._info(commit)
         changed, surplus = self._difference(files, commit)
         if info.sha != commit or changed or surplus:
             what = _some([*changed, *surplus]) if changed or surplus else "its commit"
