@@ -3,8 +3,9 @@ What can be known before a run begins, in a second and without torch: all proble
 
     check_before_start(recipe, Path("runs"))
 
-The base model is there, takes such rows and can be downloaded; the data opens and is recognised
-(small files are read to their end); the runs folder can be written and has room. Nothing is made.
+This machine may train; the base model is there, takes such rows and can be downloaded; the data
+opens and is recognised (small files are read to their end); the runs folder can be written and has
+room. Nothing is made.
 Not covered: what only tokens tell, such as rows that max_length empties (training finds those out
 before it loads the model); memory (estimated, and tried by the run itself).
 """
@@ -24,7 +25,7 @@ from tuner.data.documents import CHARACTERS_PER_TOKEN
 from tuner.data.inspection import inspect_dataset
 from tuner.data.prepare import prepare_dataset
 from tuner.data.sources import local_path
-from tuner.device import this_device
+from tuner.device import this_device, training_refused
 from tuner.errors import DatasetError, ModelError, RunError, TunerError
 from tuner.memory.estimate import estimate
 from tuner.recipe import Recipe
@@ -60,6 +61,8 @@ def check_before_start(recipe: Recipe, runs_dir: Path, name: str | None = None) 
     Raises:
         TunerError: Of the first problem's kind, with every problem found.
     """
+    if refused := training_refused():
+        raise RunError(refused)  # no recipe could change that
     found: list[TunerError] = []
     needed = MIN_FREE_BYTES
     with _collected(found):

@@ -6,6 +6,8 @@ What hardware is here, found out without importing torch.
 
 CUDA through nvidia-smi (part of NVIDIA's driver), Apple's GPU by platform, otherwise the CPU,
 within the memory and cores that a container's cgroup grants. TUNER_DEVICE=cpu leaves a GPU unused.
+On a ZeroGPU Space (https://huggingface.co/docs/hub/spaces-zerogpu) there is a GPU only within one
+call of the page's process (chat/zero_gpu.py), so for everybody else this is a machine without one.
 Not covered: AMD and Intel GPUs, MIG slices (seen as their whole card), memory of other machines.
 """
 
@@ -42,6 +44,14 @@ TRAINING_ENVIRONMENT = {
     # sleep after some microseconds instead of a millisecond.
     "GOMP_SPINCOUNT": "1000",
 }
+
+NO_TRAINING_ON_ZERO_GPU = (
+    "Nothing can be trained on this Space: it runs on ZeroGPU, which lends a GPU for a minute or "
+    "two at a time. Duplicate the Space and give the copy a GPU of its own, which is paid by the "
+    "hour; or train on your own machine: download the recipe under “All settings” and run "
+    "`python -m tuner train --recipe recipe.yaml` there, or run the training script that a "
+    "finished run exports."
+)
 
 # Dense bf16 (fp16 for cards without bf16) tensor-core TFLOP/s, from NVIDIA's data sheets
 # (nvidia.com/en-us/data-center/..., GeForce RTX whitepapers). The first name contained wins, if no
@@ -98,6 +108,16 @@ def this_device() -> Device:
     if os.environ.get("TUNER_DEVICE", "").lower() == "cpu":
         return _cpu()
     return _cuda() or _mps() or _cpu()
+
+
+def on_zero_gpu() -> bool:
+    """Whether this is a ZeroGPU Space: a GPU is lent for seconds, and there is none between."""
+    return os.environ.get("SPACES_ZERO_GPU", "").strip().lower() in ("1", "t", "true")
+
+
+def training_refused() -> str | None:
+    """Why nothing can be trained on this machine, and what to do instead; None where it can."""
+    return NO_TRAINING_ON_ZERO_GPU if on_zero_gpu() else None
 
 
 def matmul_flops(device: Device | None = None) -> float:

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import tuner
 from tuner import errors
@@ -30,14 +30,13 @@ from tuner.chat.protocol import (
     PieceMessage,
     Reply,
     Request,
-    base_message,
     base_of,
+    generate_request,
     joined,
-    row_message,
-    voice_message,
+    score_request,
 )
 from tuner.chat.voices import Base, Row, Voice
-from tuner.device import TRAINING_ENVIRONMENT
+from tuner.device import TRAINING_ENVIRONMENT, on_zero_gpu
 from tuner.errors import ChatError, TunerError
 
 State = Literal["off", "starting", "loading", "ready", "empty"]
@@ -53,6 +52,45 @@ ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",  # a datasets.py in the folder we are in is not the library
     "TOKENIZERS_PARALLELISM": "true",
 }
+
+
+class Chat(Protocol):
+    """What page and service ask; see ChatClient."""
+
+    def generate(
+        self, base: Base, rows: Sequence[Row], request: str | None = None
+    ) -> Generator[PieceMessage, None, None]: ...
+
+    def score(
+        self, base: Base, messages: Sequence[dict[str, str]], answer: str, voices: Sequence[Voice]
+    ) -> Any: ...
+
+    def load(self, base: Base) -> None: ...
+
+    def cancel(self, request: str, row: int | None = None) -> None: ...
+
+    def state(self) -> State: ...
+
+    def loaded(self) -> Base | None: ...
+
+    def is_loaded(self) -> bool: ...
+
+    def unload(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def chat_client(log: Path) -> Chat:
+    """Who is asked on this machine: a process of its own, or on ZeroGPU a fork of this one.
+
+    Args:
+        log: As for ChatClient.
+    """
+    if on_zero_gpu():
+        from tuner.chat.zero_gpu import ZeroGpuClient  # imports torch, as no other page may
+
+        return ZeroGpuClient()
+    return ChatClient(log)
 
 
 def command(idle_seconds: float) -> list[str]:
@@ -90,13 +128,7 @@ class ChatClient:
         Raises:
             TunerError: What the engine says; ChatError when it ends before the answer does.
         """
-        message = Request(
-            id=request or uuid.uuid4().hex,
-            do="generate",
-            base=base_message(base),
-            rows=[row_message(row) for row in rows],
-        )
-        yield from self._answers(message)
+        yield from self._answers(generate_request(base, rows, request or uuid.uuid4().hex))
 
     def score(
         self,
@@ -110,20 +142,8 @@ class ChatClient:
         Raises:
             TunerError: As `generate`.
         """
-        message = Request(
-            id=uuid.uuid4().hex,
-            do="score",
-            base=base_message(base),
-            messages=list(messages),
-            answer=answer,
-            voices=[voice_message(voice) for voice in voices],
-        )
-        answers = self._answers(message)
-        while True:
-            try:
-                next(answers)
-            except StopIteration as end:
-                return end.value["scores"]
+        request = score_request(base, messages, answer, voices, uuid.uuid4().hex)
+        return last_reply(self._answers(request))["scores"]
 
     def load(self, base: Base) -> None:
         """Have a base in memory, before somebody asks it.
@@ -187,7 +207,7 @@ class ChatClient:
                     process.forget(message["id"])
             last = replies.last
             if "error" in last:
-                raise _error(last)
+                raise error_of(last)
             if not last.get("unread"):
                 return last  # which `score` reads from StopIteration
             # The process had ended for want of requests when this one came: ask the next.
@@ -380,7 +400,17 @@ def _ended_unexpectedly(code: int, log: Path) -> str:
     return f"The engine that answers ended unexpectedly ({how}). Ask again: it starts anew."
 
 
-def _error(last: dict[str, Any]) -> TunerError:
+def last_reply(answers: Generator[PieceMessage, None, dict[str, Any]]) -> dict[str, Any]:
+    """Read all pieces, for what ends them."""
+    while True:
+        try:
+            next(answers)
+        except StopIteration as end:
+            reply: dict[str, Any] = end.value
+            return reply
+
+
+def error_of(last: dict[str, Any]) -> TunerError:
     """What the engine raised, in its own class."""
     kind = getattr(errors, last.get("kind", ""), ChatError)
     known = isinstance(kind, type) and issubclass(kind, TunerError)

@@ -14,6 +14,7 @@ The process ends when its standard input does, and by itself, with exit code 0, 
 anything for a while.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -120,6 +121,30 @@ def row_of(message: RowMessage) -> Row:
     sampling = dict(message["sampling"])
     sampling["stop"] = tuple(sampling.get("stop", ()))
     return Row(voice_of(message["voice"]), tuple(message["messages"]), Sampling(**sampling))
+
+
+def generate_request(base: Base, rows: Sequence[Row], name: str) -> Request:
+    """Asks for answers."""
+    asked = [row_message(row) for row in rows]
+    return Request(id=name, do="generate", base=base_message(base), rows=asked)
+
+
+def score_request(
+    base: Base,
+    messages: Sequence[dict[str, str]],
+    answer: str,
+    voices: Sequence[Voice],
+    name: str,
+) -> Request:
+    """Asks how likely an answer was found."""
+    return Request(
+        id=name,
+        do="score",
+        base=base_message(base),
+        messages=list(messages),
+        answer=answer,
+        voices=[voice_message(voice) for voice in voices],
+    )
 
 
 def joined(earlier: PieceMessage, later: PieceMessage) -> PieceMessage:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from tuner.chat.client import ChatClient
+from tuner.chat.client import Chat
 from tuner.chat.lineup import Lineup
 from tuner.chat.voices import Row, Sampling
 
 
 def chat_documents(
-    client: ChatClient, lineup: Lineup, prompt: str, sampling: Sampling
+    client: Chat, lineup: Lineup, prompt: str, sampling: Sampling
 ) -> Iterator[dict[str, Any]]:
     """Ask all voices of a lineup at once.
 
