@@ -27,6 +27,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
+# What child processes import at their start: several files of one name, and no tests.
+collect_ignore_glob = ["*/sitecustomize.py"]
+
 REPOSITORY = Path(__file__).parents[1]
 HERE = {"127.0.0.1", "::1", "localhost"}
 

@@ -20,9 +20,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 SHOWN = (
-    "errors problems quantities recipe schedule presets starter device base_models memory data "
-    "checks service runs runs.events runs.store runs.launch runs.queue chat.client chat.protocol "
-    "chat.voices chat.lineup chat.votes hub"
+    "errors problems plain_yaml quantities recipe schedule presets starter device base_models "
+    "memory data checks service runs runs.events runs.store runs.launch runs.queue chat.client "
+    "chat.protocol chat.voices chat.lineup chat.votes hub hub.publish hub.pull hub.saves hub.card "
+    "hub.bundle export"
 )
 
 # Room → the rooms it may import, wherever in a file. A module is in the room with the longest
@@ -32,7 +33,8 @@ ALLOWED = {
     "__main__": "cli",
     "errors": "",
     "problems": "",
-    "recipe": "errors problems",
+    "plain_yaml": "",
+    "recipe": "errors problems plain_yaml",
     "schedule": "recipe",
     "presets": "errors problems recipe",
     "starter": "errors data",
@@ -59,13 +61,28 @@ ALLOWED = {
     # What is loaded beside a model in the playground's process, and what talks to that process.
     "chat": "errors recipe device base_models models data runs.events runs.store chat.voices "
     "chat.protocol",
-    "chat.client": "errors device chat.voices chat.protocol",
+    "chat.client": "errors device chat.voices chat.protocol chat.zero_gpu",
+    # The same where a GPU exists in forks of the page only; alone in importing spaces.
+    "chat.zero_gpu": "errors base_models chat chat.client chat.protocol chat.voices",
     # What page and shell need of it beside: plain data, who can answer, and what people thought.
     "chat.voices": "",
     "chat.protocol": "chat.voices",
     "chat.lineup": "errors recipe starter base_models runs runs.store chat.voices",
     "chat.votes": "errors runs runs.store",
-    "hub": "errors recipe base_models runs.events runs.store",
+    "hub": "errors recipe base_models runs runs.events runs.store",
+    # Puts together what a push sends: an adapter as it is, or merged weights.
+    "hub.publish": "errors runs.store hub hub.bundle hub.card export",
+    # What is published of a run: its card, which tells of preset, base and votes, and its files.
+    "hub.card": "errors recipe presets quantities starter base_models runs runs.events chat.votes "
+    "hub hub.chat_template",
+    "hub.bundle": "errors recipe runs runs.events hub hub.card",
+    "hub.pull": "errors recipe base_models data runs runs.store hub",
+    "hub.saves": "errors recipe runs hub hub.bundle",
+    "hub.chat_template": "errors export",
+    # A run as something else. What the page's process needs of it loads no model.
+    "export": "errors recipe starter device data runs runs.store",
+    # The process that merges: base and adapter in memory, as who trains and who talks has them.
+    "export.merge": "errors recipe device base_models models data training chat runs.store export",
     # Both show everything that the engine can do, and train by starting a process.
     "cli": SHOWN,
     "ui": SHOWN,
@@ -75,8 +92,11 @@ ALLOWED = {
 LIGHT = (
     "errors problems recipe schedule presets device base_models memory checks data.sources "
     "data.formats data.prepare service runs cli chat.client chat.voices chat.protocol "
-    "chat.lineup chat.votes hub ui"
+    "chat.lineup chat.votes hub ui export.merged export.modelfile export.ollama_template "
+    "export.go_template export.zip_stream export.script export.notebook"
 ).split()
+# Installed where it works only: a Space brings the version that its GPUs understand.
+GIVEN = {"spaces"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"}
 
 
@@ -173,6 +193,12 @@ def test_only_the_page_imports_gradio(module):
     assert "gradio" not in imported or room_of(module) == "ui"
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_playground_on_zero_gpu_imports_spaces(module):
+    imported = [found.at_once for found in imports_of(module) if found.name == "spaces"]
+    assert imported == ([False] if module == "tuner.chat.zero_gpu" else [])
+
+
 @pytest.mark.parametrize(
     "module",
     [name for name in MODULES if any(is_within(name, f"tuner.{room}") for room in LIGHT)],
@@ -201,7 +227,7 @@ def test_everything_imported_is_pinned():
         normal(name) for name in re.findall(r"^([\w-]+)==[\d.]+$", requirements, re.MULTILINE)
     }
     imported = {found.name.split(".")[0] for name in MODULES for found in imports_of(name)}
-    foreign = imported - set(sys.stdlib_module_names) - {"tuner", "tests"}
+    foreign = imported - set(sys.stdlib_module_names) - {"tuner", "tests"} - GIVEN
     packages = packages_distributions()
     missing = {name for name in foreign if not {normal(p) for p in packages[name]} & pinned}
     assert missing == set()

@@ -40,7 +40,13 @@ TEXTS = [{"text": f"Order {n} left on day {3 * n}. " * (n % 4 + 1)} for n in ran
 ROWS = {"sft": ANSWERED, "dpo": PAIRS, "kto": LABELLED}
 
 
-def prepared_run(root: Path, base: Path | str, rows: list[Any] | None = None, **settings) -> Run:
+def prepared_run(
+    root: Path,
+    base: Path | str,
+    rows: list[Any] | None = None,
+    name: str = "orders",
+    **settings: Any,
+) -> Run:
     """A run under `root` with its data written and every setting decided.
 
     Args:
@@ -53,7 +59,7 @@ def prepared_run(root: Path, base: Path | str, rows: list[Any] | None = None, **
     dataset = {"source": str(source)} | settings.pop("dataset", {})
     values = DECIDED | {"base_model": str(base), "dataset": dataset} | settings
     recipe = make_recipe(values)
-    run = RunStore(root / "runs").create(recipe, name="orders")
+    run = RunStore(root / "runs").create(recipe, name)
     prepare_dataset(recipe.dataset, objective, run.data_dir, max_length=recipe.max_length)
     return run
 

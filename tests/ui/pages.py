@@ -37,9 +37,12 @@ class Page:
         environment: Variables over those of the tests.
 
     Attributes:
+        folder: The copy of the project that is started.
         url: Its address; the same after a restart.
         pid: The process that serves it; 0 while there is none.
     """
+
+    folder = PROJECT_ROOT
 
     def __init__(self, runs_dir: Path, *arguments: str, **environment: str):
         self.runs_dir, self.store = runs_dir, RunStore(runs_dir)
@@ -57,14 +60,17 @@ class Page:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
+    def options(self) -> list[str]:
+        """What follows `python app.py`."""
+        return ["--port", str(self.port), "--runs-dir", str(self.runs_dir), *self._arguments]
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.runs_dir.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "app.py", "--port", str(self.port)]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--runs-dir", str(self.runs_dir), *self._arguments],
-                cwd=PROJECT_ROOT,
+                [sys.executable, "app.py", *self.options()],
+                cwd=self.folder,
                 env=os.environ | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -84,6 +90,18 @@ class Page:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def terminate(self, seconds: float = 60) -> int:
+        """Ask it to end, as a system that shuts down does, and wait.
+
+        Returns:
+            Its exit code.
+        """
+        assert self._process
+        self._process.terminate()
+        code = self._process.wait(seconds)
+        self._process = None
+        return code
 
     def close(self) -> None:
         """End it, and what trains still."""

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -26,9 +27,12 @@ from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
+from tests.ui.asking import asked
 from tests.ui.pages import Page
 from tuner.data.sources import PROJECT_ROOT
 from tuner.errors import RecipeError
+from tuner.hub.identity import ARRIVED
+from tuner.recipe import make_recipe
 from tuner.runs.events import read_events
 from tuner.runs.names import slug_of
 from tuner.ui.api import Api
@@ -42,6 +46,7 @@ ENDPOINTS = {
     "/list_runs": [],
     "/stop_run": ["run"],
     "/resume_run": ["run"],
+    "/pull_run": ["repo", "revision"],
     "/preview_dataset": ["recipe_yaml", "dataset_file"],
     "/estimate": ["recipe_yaml"],
     "/chat_ab": ["run", "prompt", "max_new_tokens", "temperature", "seed"],
@@ -177,6 +182,7 @@ def test_optional_arguments_have_their_defaults(call):
         ("/start_run", "dataset_file"): None,
         ("/preview_dataset", "dataset_file"): None,
         ("/run_events", "after"): 0,
+        ("/pull_run", "revision"): None,
         ("/chat_ab", "max_new_tokens"): 128,
         ("/chat_ab", "temperature"): 0.7,
         ("/chat_ab", "seed"): 7,
@@ -561,7 +567,7 @@ def test_a_page_that_is_open_to_others_reads_none_of_its_machines_files(store, s
         (api.estimate, base),
     ):
         with pytest.raises(RecipeError, match="is a path of this machine"):
-            endpoint(recipe)
+            endpoint(recipe, asked())
     assert store.list() == []
 
 
@@ -594,13 +600,13 @@ def test_an_upload_within_the_limit_is_taken(limited, sums):
 # Tools.
 
 
-def ask_tools(page, *calls):
+def ask_tools(page, *calls, headers=None):
     """What an MCP client hears: the tools, and the answer of each call."""
 
     async def ask():
         address = f"{page.url}gradio_api/mcp/"
         async with (
-            streamablehttp_client(address) as (read, write, _),
+            streamablehttp_client(address, headers) as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()
@@ -627,6 +633,37 @@ def test_with_mcp_the_endpoints_are_tools(limited):
     assert ast.literal_eval(listed.content[0].text) == []
     assert ast.literal_eval(estimated.content[0].text)["fits"] is True
     assert refused.isError and "There is no run 'nobody'" in refused.content[0].text
+
+
+FROM_ELSEWHERE = """
+import json, sys, types
+from tests.ui.test_api import ask_tools
+page = types.SimpleNamespace(url=sys.argv[1])
+for headers in json.loads(sys.argv[3]):
+    (answer,) = ask_tools(page, ("run_status", {"run": sys.argv[2]}), headers=headers)[1]
+    print(answer.content[0].text)
+"""
+
+
+def test_who_calls_a_tool_from_elsewhere_is_a_visitor_whatever_they_say(tmp_path):
+    known = [one for addresses in psutil.net_if_addrs().values() for one in addresses]
+    found = [one.address for one in known if one.family is socket.AF_INET]
+    elsewhere = next((one for one in found if not one.startswith("127.")), None)
+    if elsewhere is None:
+        pytest.skip("This machine has no address by which others could reach it.")
+    with Page(tmp_path / "runs", "--mcp", "--host", "0.0.0.0") as page:
+        recipe = make_recipe({"dataset": {"source": "rows.csv"}})
+        run = page.store.create(recipe, "bot").id
+        (here,) = ask_tools(page, ("run_status", {"run": run}))[1]
+        assert not here.isError and run in here.content[0].text
+        address = page.url.replace("127.0.0.1", elsewhere)
+        tried = [{}, {"Host": "localhost"}, {"Host": "localhost", ARRIVED: "127.0.0.1 x"}]
+        # A process of its own: this one may reach no address but 127.0.0.1.
+        command = [sys.executable, "-c", FROM_ELSEWHERE, address, run, json.dumps(tried)]
+        there = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=False)
+        told = there.stdout.decode().splitlines()
+        assert len(told) == len(tried), there.stderr.decode()
+        assert all("There is no run" in line for line in told)
 
 
 def test_without_mcp_there_are_no_tools(served):

@@ -3,6 +3,7 @@
 import gradio as gr
 import pytest
 
+from tests.ui.asking import asked
 from tuner.recipe import make_recipe
 from tuner.runs.store import RunStore
 from tuner.ui import draft
@@ -72,7 +73,7 @@ def test_a_restarted_page_goes_on_with_what_the_browser_shows(events, text):
 
 def test_each_step_of_what_follows_holds_those_before_it_but_for_states(events, text):
     before = set()
-    for shown in events.follow(DraftBox(), text, None):
+    for shown in events.follow(DraftBox(), text, None, asked()):
         assert before <= set(shown)
         before = {part for part in shown if not isinstance(part, gr.State)}
     assert {events.form.summary, events.form.rows, events.form.base_info} <= before
@@ -81,23 +82,23 @@ def test_each_step_of_what_follows_holds_those_before_it_but_for_states(events, 
 def test_what_follows_is_that_of_the_draft_where_the_browser_is_behind(events, text):
     box = DraftBox()
     newer = box.put(draft.with_values(text, {"learning_rate": 7}))
-    first, *_, last = events.follow(box, text, None)
+    first, *_, last = events.follow(box, text, None, asked())
     assert first == {events.form.recipe: newer}
     assert "learning_rate=7" in last[events.form.settings_problem]
 
 
 def test_start_puts_the_draft_in_line_and_a_refusal_keeps_the_form(events, services, text):
     wrong = draft.with_values(text, {"learning_rate": 7})
-    run_id, said = events.start(DraftBox(), wrong, "bot")
+    run_id, said = events.start(DraftBox(), wrong, "bot", asked())
     assert run_id == "" and "learning_rate=7" in said
-    run_id, _ = events.start(DraftBox(), text, "bot")
+    run_id, _ = events.start(DraftBox(), text, "bot", asked())
     assert services.line() == [run_id]
     assert services.store.get(run_id).recipe() == recipe(text)
 
 
 def test_an_earlier_run_is_begun_with_and_an_unknown_one_is_a_sentence(events, services, text):
     run = services.store.create(make_recipe({"seed": 5, "dataset": {"source": "a.csv"}}), "old")
-    shown = events.begin_with_run(DraftBox(), text, run.id)
+    shown = events.begin_with_run(DraftBox(), text, run.id, asked())
     assert recipe(shown[events.form.recipe]).seed == 5
-    told = events.begin_with_run(DraftBox(), text, "nobody")
+    told = events.begin_with_run(DraftBox(), text, "nobody", asked())
     assert "There is no run" in told[events.form.problems]

@@ -20,7 +20,7 @@ FILES = ("app.py", "README.md", "LICENSE", "requirements.txt")
 OPTIONAL = ("packages.txt", "CHANGELOG.md", "CONTRIBUTING.md")
 # Folder → the kinds of file that are the project's own in it and below.
 FOLDERS = {
-    "tuner": "py css js svg md tsv txt",
+    "tuner": "py css js svg md tsv txt jinja",
     "tuner/starter/model": "json jinja safetensors",
     "presets": "yaml jsonl",
     "docs": "md",

@@ -19,22 +19,25 @@ from gradio.context import get_blocks_context
 from gradio.utils import get_function_description
 
 from tuner.chat.lineup import default_sampling
-from tuner.checks import check_before_start
 from tuner.errors import RecipeError, RunError, TunerError
 from tuner.recipe import Recipe
-from tuner.runs.run import Run
 from tuner.service import run_documents
 from tuner.service.chat_documents import chat_documents
 from tuner.service.estimating import estimate_document
 from tuner.service.previewing import preview_document
 from tuner.ui import draft
 from tuner.ui.chat_view import make_sampling
+from tuner.ui.saves import pull_for, start_copies
 from tuner.ui.services import Services
-from tuner.ui.uploads import keep_uploads
+from tuner.ui.visit import Visit
 
 CONCURRENCY = 8
 # Shown where a client is offered code to begin with.
-EXAMPLES = {"recipe_yaml": "dataset: {source: presets/data/chatbot.jsonl}", "run": "support-bot"}
+EXAMPLES = {
+    "recipe_yaml": "dataset: {source: presets/data/chatbot.jsonl}",
+    "run": "support-bot",
+    "repo": "anna/support-bot",
+}
 
 
 class Api:
@@ -43,7 +46,9 @@ class Api:
     def __init__(self, services: Services):
         self._services, self._store = services, services.store
 
-    def start_run(self, recipe_yaml: str, dataset_file: str | None = None) -> dict[str, Any]:
+    def start_run(
+        self, recipe_yaml: str, request: gr.Request, dataset_file: str | None = None
+    ) -> dict[str, Any]:
         """Check a recipe and put a run of it in line; it begins by itself when its turn comes.
 
         Args:
@@ -53,13 +58,10 @@ class Api:
         Returns:
             {"run": its id, "dir", "state": "queued", "position": its place in line}
         """
-        recipe = self._recipe_with_data(recipe_yaml, dataset_file)
-        self._services.worker.call(check_before_start, recipe, self._store.root)
-        document = run_documents.enqueue_document(self._store, recipe)
-        self._services.dispatcher.wake()
-        return document
+        visit = self._services.visit(request)
+        return visit.start(_recipe_with_data(visit, recipe_yaml, dataset_file))
 
-    def run_status(self, run: str) -> dict[str, Any]:
+    def run_status(self, run: str, request: gr.Request) -> dict[str, Any]:
         """Tell where a run stands: its state, step, place in line, and its result once it ended.
 
         Args:
@@ -68,9 +70,10 @@ class Api:
         Returns:
             {"run", "dir", "state", "reason", "position", "step", "max_steps", "result"}
         """
-        return run_documents.status_document(self._store, self._run(run))
+        found = self._services.visit(request).run(str(run))
+        return run_documents.status_document(self._store, found)
 
-    def run_events(self, run: str, after: int = 0) -> dict[str, Any]:
+    def run_events(self, run: str, request: gr.Request, after: int = 0) -> dict[str, Any]:
         """Read a run's events: losses, samples, checkpoints, states.
 
         Args:
@@ -82,18 +85,19 @@ class Api:
         """
         if not isinstance(after, int):
             raise RunError(f'after={after!r} is not 0 and not "next" of an earlier answer.')
-        document = run_documents.events_document(self._run(run), after)
+        found = self._services.visit(request).run(str(run))
+        document = run_documents.events_document(found, after)
         return {**document, "events": [_without_path(event) for event in document["events"]]}
 
-    def list_runs(self) -> list[Any]:
+    def list_runs(self, request: gr.Request) -> list[Any]:
         """List all runs, newest first.
 
         Returns:
             [{"run", "state", "preset", "base_model", "steps", "eval_loss", "created", ...}]
         """
-        return list(run_documents.list_document(self._store))
+        return [run.summary() for run in self._services.visit(request).runs()]
 
-    def stop_run(self, run: str) -> dict[str, Any]:
+    def stop_run(self, run: str, request: gr.Request) -> dict[str, Any]:
         """Stop a run after its step and keep its adapter, or take it out of line.
 
         Args:
@@ -102,9 +106,9 @@ class Api:
         Returns:
             {"run", "dir", "state", "reason"}
         """
-        return run_documents.stop_document(self._run(run))
+        return run_documents.stop_document(self._services.visit(request).own_run(str(run)))
 
-    def resume_run(self, run: str) -> dict[str, Any]:
+    def resume_run(self, run: str, request: gr.Request) -> dict[str, Any]:
         """Put a run in line to go on at its last checkpoint.
 
         Args:
@@ -113,11 +117,31 @@ class Api:
         Returns:
             {"run", "dir", "state": "queued", "position": its place in line}
         """
-        document = run_documents.resume_document(self._store, self._run(run))
+        visit = self._services.visit(request)
+        found = visit.own_run(str(run))
+        visit.require_resuming(found)
+        document = run_documents.resume_document(self._store, found)
+        start_copies(visit.person, found)
         self._services.dispatcher.wake()
         return document
 
-    def preview_dataset(self, recipe_yaml: str, dataset_file: str | None = None) -> dict[str, Any]:
+    def pull_run(
+        self, repo: str, request: gr.Request, revision: str | None = None
+    ) -> dict[str, Any]:
+        """Bring back a run that was copied to the Hub at every save, so that it can be resumed.
+
+        Args:
+            repo: Its hub_model_id, user/name.
+            revision: A commit or branch, for an earlier copy.
+
+        Returns:
+            {"run": its id here, "dir", "repo", "commit", "state", "step", "bytes", "pushes"}
+        """
+        return dict(pull_for(self._services.visit(request), self._store, str(repo), revision))
+
+    def preview_dataset(
+        self, recipe_yaml: str, request: gr.Request, dataset_file: str | None = None
+    ) -> dict[str, Any]:
         """Show rows as the model will see them, and what becomes of all rows. Nothing is started.
 
         Args:
@@ -127,10 +151,10 @@ class Api:
         Returns:
             {"rows", "kept", "truncated", "dropped", "examples": with their tokens, ...}
         """
-        recipe = self._recipe_with_data(recipe_yaml, dataset_file)
+        recipe = _recipe_with_data(self._services.visit(request), recipe_yaml, dataset_file)
         return dict(self._services.worker.call(preview_document, recipe))
 
-    def estimate(self, recipe_yaml: str) -> dict[str, Any]:
+    def estimate(self, recipe_yaml: str, request: gr.Request) -> dict[str, Any]:
         """Estimate memory and time of a recipe on this machine. Nothing is started.
 
         Args:
@@ -139,12 +163,14 @@ class Api:
         Returns:
             {"fits", "verdict", "estimated_memory_bytes", "estimated_seconds", ...}
         """
-        return self._services.worker.call(estimate_document, self._recipe(recipe_yaml))
+        recipe = _recipe(self._services.visit(request), recipe_yaml)
+        return self._services.worker.call(estimate_document, recipe)
 
     def chat_ab(
         self,
         run: str,
         prompt: str,
+        request: gr.Request,
         max_new_tokens: int = 128,
         temperature: float = 0.7,
         seed: int = 7,
@@ -162,30 +188,12 @@ class Api:
             {"prompt", "answers": [{"name", "text", "tokens", "seconds"}]}, base first; it grows
             while they answer.
         """
-        lineup = self._services.lineup(str(run))
+        visit = self._services.visit(request)
+        lineup = visit.lineup(str(run))
         given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         sampling = make_sampling({**vars(default_sampling(lineup.base)), **given})
+        visit.count_question(sampling)
         yield from chat_documents(self._services.chat, lineup, prompt, sampling)
-
-    def _run(self, run: str) -> Run:
-        return self._store.get(str(run))
-
-    def _recipe(self, text: str) -> Recipe:
-        found = self._services.read(str(text))
-        if found.recipe is None:
-            raise RecipeError(found.problems)
-        return found.recipe
-
-    def _recipe_with_data(self, text: str, dataset_file: str | None) -> Recipe:
-        if dataset_file:
-            source = keep_uploads([Path(dataset_file)], self._store.root)
-            text = _with_file(text, source)
-        recipe = self._recipe(text)
-        if not recipe.dataset.source:
-            raise RecipeError(
-                "There is no data to train on. Give dataset_file, or dataset.source in the recipe."
-            )
-        return recipe
 
 
 def add_api(services: Services) -> None:
@@ -197,6 +205,7 @@ def add_api(services: Services) -> None:
         api.list_runs,
         api.stop_run,
         api.resume_run,
+        api.pull_run,
         api.estimate,
     ):
         called = gr.api(_telling(endpoint), **_options(endpoint))
@@ -226,6 +235,7 @@ def _describe(called: Any, endpoint: Callable[..., Any]) -> None:
     """
     blocks = get_blocks_context().blocks
     _, arguments, answer = get_function_description(endpoint)
+    arguments.pop("request")  # Gradio's own to give
     for block, (name, words) in zip(called["inputs"], arguments.items(), strict=True):
         # "additional_description" is what gradio_client prints, "description" what OpenAPI has.
         _name(blocks[block], name, {"description": words, "additional_description": words})
@@ -238,6 +248,24 @@ def _describe(called: Any, endpoint: Callable[..., Any]) -> None:
 def _name(block: Any, label: str, words: dict[str, str]) -> None:
     schema = {**block.api_info(), **words}
     block.label, block.api_info = label, lambda: schema
+
+
+def _recipe(visit: Visit, text: str) -> Recipe:
+    found = visit.read(str(text))
+    if found.recipe is None:
+        raise RecipeError(found.problems)
+    return found.recipe
+
+
+def _recipe_with_data(visit: Visit, text: str, dataset_file: str | None) -> Recipe:
+    if dataset_file:
+        text = _with_file(text, visit.keep_uploads([Path(dataset_file)]))
+    recipe = _recipe(visit, text)
+    if not recipe.dataset.source:
+        raise RecipeError(
+            "There is no data to train on. Give dataset_file, or dataset.source in the recipe."
+        )
+    return recipe
 
 
 def _without_path(event: dict[str, Any]) -> dict[str, Any]:

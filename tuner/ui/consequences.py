@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tuner.base_models.lookup import BaseModel
+from tuner.device import training_refused
 from tuner.errors import TunerError
 from tuner.recipe import Recipe
 from tuner.service.estimating import RowSizes
@@ -17,8 +18,8 @@ from tuner.service.previewing import Look, data_key, look, no_look
 from tuner.ui.base_model_view import Lookup
 from tuner.ui.draft import NO_DATA, Draft
 from tuner.ui.method_view import MethodFigures, figures_of_methods
-from tuner.ui.services import Services
 from tuner.ui.uploads import shown_source
+from tuner.ui.visit import Visit
 
 ROWS_SHOWN = 10
 # The first word of a problem says where it belongs.
@@ -64,8 +65,9 @@ class Consequences:
     done: bool = False
 
     def problems(self, place: str | None = None) -> list[str]:
-        """All problems, or those that belong to one step."""
-        found = [(_place(line), line) for line in self.draft.problems]
+        """All problems, or those that belong to one step; what forbids any training is first."""
+        found = [("start", line)] if (line := training_refused()) else []
+        found += [(_place(line), line) for line in self.draft.problems]
         found += [("base_model", line) for line in (self.lookup.problems if self.lookup else [])]
         found += [
             (_place(line, "data", ends="="), line)
@@ -81,24 +83,24 @@ class Consequences:
         return not self.problems()
 
 
-def consequences(services: Services, text: str, seen: Seen | None) -> Iterator[Consequences]:
-    """Work out what follows from a draft."""
-    now = Consequences(services.read(text), seen=seen)
+def consequences(visit: Visit, text: str, seen: Seen | None) -> Iterator[Consequences]:
+    """Work out what follows from a draft, for who may use it so."""
+    now = Consequences(visit.read(text), seen=seen)
     yield now
     recipe = now.draft.recipe
     if recipe is None:
         return
-    now = replace(now, lookup=services.models.find(recipe.base_model, recipe.revision))
+    now = replace(now, lookup=visit.models.find(recipe.base_model, recipe.revision))
     yield now
     base = now.lookup.base if now.lookup else None
     if base is None:
         return
-    for step in _with_data(services, now):
+    for step in _with_data(visit, now):
         yield (now := step)
     yield replace(now, look=None, figures=_figures(now, base), done=True)
 
 
-def _with_data(services: Services, now: Consequences) -> Iterator[Consequences]:
+def _with_data(visit: Visit, now: Consequences) -> Iterator[Consequences]:
     recipe = now.draft.recipe
     assert recipe is not None
     key = data_key(recipe)
@@ -111,7 +113,7 @@ def _with_data(services: Services, now: Consequences) -> Iterator[Consequences]:
     now = replace(now, seen=None, busy=f"Reading {_name(recipe.dataset.source)}")
     yield now
     try:
-        for step in services.worker.follow(look, recipe, 1, ROWS_SHOWN):
+        for step in visit.worker.follow(look, recipe, 1, ROWS_SHOWN):
             if isinstance(step, int):
                 yield replace(now, busy=f"{now.busy}: {step:,} rows")
             else:

@@ -47,6 +47,7 @@ GROUPS = {
         "load_best_model_at_end",
         "sample_",
     ),
+    "Hub": ("push_every_save", "hub_model_id"),
 }
 OTHERS = "Training"
 LINE_END = "⏎"  # inside one of the prompts that stand under one another, a line each

@@ -92,7 +92,7 @@ def build_fine_tune(services: Services) -> Form:
         with gr.Column(scale=1, min_width=280, elem_id="tuner-summary"):
             parts |= _summary()
     form = Form(**parts, box=gr.State(draft.DraftBox()), seen=gr.State(None), held_out=gr.State([]))
-    form.run_view = build_run_view()
+    form.run_view = build_run_view(shared=not services.paths.any_path)
     return form
 
 

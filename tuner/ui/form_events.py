@@ -9,13 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from tuner.checks import check_before_start
 from tuner.data.columns import ROLES
 from tuner.errors import DatasetError, RecipeError, TunerError
 from tuner.presets import load_preset, preset_names
+from tuner.recipe import Recipe
 from tuner.runs.names import slug_of
 from tuner.service.previewing import look, write_cleaned
-from tuner.service.run_documents import enqueue_document
 from tuner.ui import draft
 from tuner.ui.consequences import ROWS_SHOWN, Seen, consequences
 from tuner.ui.data_view import rows_html
@@ -32,7 +31,6 @@ from tuner.ui.form_updates import (
 )
 from tuner.ui.markup import notes
 from tuner.ui.services import Services
-from tuner.ui.uploads import keep_uploads
 from tuner.ui.words import all_in_page_words
 
 EARLIER_OFFERED = 50
@@ -54,12 +52,13 @@ class FormEvents:
     def choose_preset(self, box: DraftBox, text: str, name: str) -> Updates:
         return self._written(text, box.change(text, lambda now: draft.with_preset(now, name)))
 
-    def choose_base_model(self, box: DraftBox, text: str, name: str | None) -> Updates:
+    def choose_base_model(
+        self, box: DraftBox, text: str, name: str | None, request: gr.Request
+    ) -> Updates:
         name = (name or "").strip()
         if not name:
             return unchanged(self.form.recipe)
-        found = self.services.models.find(name, None).base
-        size = found.parameters if found else None
+        size = self._parameters(name, request)
         return self._written(
             text, box.change(text, lambda now: draft.with_base_model(now, name, size))
         )
@@ -67,11 +66,13 @@ class FormEvents:
     def choose_method(self, box: DraftBox, text: str, method: str) -> Updates:
         return self._written(text, box.change(text, lambda now: draft.with_method(now, method)))
 
-    def begin_with_run(self, box: DraftBox, text: str, run_id: str | None) -> Updates:
+    def begin_with_run(
+        self, box: DraftBox, text: str, run_id: str | None, request: gr.Request
+    ) -> Updates:
         if not run_id:
             return unchanged(self.form.recipe)
         try:
-            begun = draft.of_recipe(self.services.store.get(run_id).recipe())
+            begun = draft.of_recipe(self.services.visit(request).run(run_id).recipe())
         except TunerError as error:
             return {self.form.problems: notes(error.problems, "problem")}
         return self._written(text, box.put(begun))
@@ -84,8 +85,8 @@ class FormEvents:
             return {self.form.problems: notes([sentence], "problem")}
         return self._written(text, box.put(draft.write_draft(given)))
 
-    def offer_earlier_runs(self) -> Any:
-        newest = self.services.store.list()[:EARLIER_OFFERED]
+    def offer_earlier_runs(self, request: gr.Request) -> Any:
+        newest = self.services.visit(request).runs()[:EARLIER_OFFERED]
         return gr.update(choices=[(f"{slug_of(run.id)} · {run.id}", run.id) for run in newest])
 
     def restore(self, box: DraftBox, text: str) -> Updates:
@@ -111,12 +112,17 @@ class FormEvents:
         return {form.recipe: text, form.data_problem: "", **data_inputs_shown(form, kind, values)}
 
     def take_files(
-        self, box: DraftBox, text: str, files: list[str] | None, kind: str
+        self,
+        box: DraftBox,
+        text: str,
+        files: list[str] | None,
+        kind: str,
+        request: gr.Request,
     ) -> tuple[Any, str]:
         if not files:
             return self._data(box, text, "", kind), ""
         try:
-            source = keep_uploads(files, self.services.store.root)
+            source = self.services.visit(request).keep_uploads(files)
         except DatasetError as error:
             return gr.skip(), notes(error.problems, "problem")
         return self._data(box, text, str(source), kind), ""
@@ -149,7 +155,9 @@ class FormEvents:
 
     # What follows the text.
 
-    def follow(self, box: DraftBox, text: str, seen: Seen | None) -> Iterator[Updates]:
+    def follow(
+        self, box: DraftBox, text: str, seen: Seen | None, request: gr.Request
+    ) -> Iterator[Updates]:
         """Show what follows from the draft, each step as soon as it is known."""
         draft_now = box.now(text)
         if draft_now != text:  # answers that came in another order than they were made
@@ -158,14 +166,15 @@ class FormEvents:
         # object that the browser may not have shown yet, so what a step took back would be lost.
         # States stay on the server, where a repetition counts as a change.
         shown: Updates = {}
-        for now in consequences(self.services, draft_now, seen):
+        for now in consequences(self.services.visit(request), draft_now, seen):
             shown = {part: new for part, new in shown.items() if not isinstance(part, gr.State)}
             shown |= consequences_shown(self.form, now)
             yield shown
 
-    def turn(self, text: str, first: float | None, by: int) -> Updates:
+    def turn(self, text: str, first: float | None, request: gr.Request, by: int) -> Updates:
         """Show the rows `by` further on; with 0, those from the number that was typed."""
-        recipe, begin = self.services.read(text).recipe, max(1, int(first or 1) + by)
+        recipe = self.services.visit(request).read(text).recipe
+        begin = max(1, int(first or 1) + by)
         if recipe is None:
             return unchanged(self.form.rows)
         found = self.services.worker.call(look, recipe, begin, ROWS_SHOWN)
@@ -179,9 +188,9 @@ class FormEvents:
             self.form.data_problem: "",
         }
 
-    def draw(self, text: str) -> Any:
+    def draw(self, text: str, request: gr.Request) -> Any:
         """Show rows drawn at random."""
-        recipe = self.services.read(text).recipe
+        recipe = self.services.visit(request).read(text).recipe
         if recipe is None:
             return gr.skip()
         shown = self.services.worker.call(look, recipe, None, ROWS_SHOWN)["preview"]
@@ -189,26 +198,32 @@ class FormEvents:
 
     # Files and the start.
 
-    def write_cleaned(self, text: str) -> str:
+    def write_cleaned(self, text: str, request: gr.Request) -> str:
         """The kept rows as a file."""
         path = self.services.scratch_file("cleaned.jsonl")
         try:
-            self.services.worker.call(write_cleaned, self.services.require(text), path)
+            recipe = self.services.visit(request).require(text)
+            self.services.worker.call(write_cleaned, recipe, path)
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return str(path)
 
-    def start(self, box: DraftBox, text: str, name: str) -> tuple[str, str]:
+    def start(self, box: DraftBox, text: str, name: str, request: gr.Request) -> tuple[str, str]:
         """Put a run in line; it begins at once where none is at work."""
-        store, called = self.services.store, name.strip() or None
+        visit = self.services.visit(request)
         try:
-            recipe = self.services.require(box.now(text))
-            self.services.worker.call(check_before_start, recipe, store.root, called)
-            run = enqueue_document(store, recipe, called)
+            run = visit.start(visit.require(box.now(text)), name.strip() or None)
         except TunerError as error:
             return "", notes(all_in_page_words(error.problems), "problem")
-        self.services.dispatcher.wake()
         return run["run"], CHECKED
+
+    def _parameters(self, name: str, request: gr.Request) -> int | None:
+        """How large a base model is, where that is known and may be asked by this person."""
+        visit = self.services.visit(request)
+        if visit.problems(Recipe(base_model=name)):
+            return None
+        found = self.services.models.find(name, None).base
+        return found.parameters if found else None
 
     def _data(self, box: DraftBox, text: str, source: str, kind: str, **settings: Any) -> str:
         return box.change(

@@ -6,7 +6,7 @@ at once is not queued: it takes a millisecond, and none may overtake another's t
 """
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import gradio as gr
@@ -15,7 +15,7 @@ from tuner.data.columns import ROLES
 from tuner.ui.consequences import ROWS_SHOWN
 from tuner.ui.fine_tune import Form
 from tuner.ui.form_events import FormEvents
-from tuner.ui.form_updates import FIELDS, controls, followers
+from tuner.ui.form_updates import FIELDS, Updates, controls, followers
 
 AT_ONCE: dict[str, Any] = {
     "queue": False,
@@ -147,11 +147,19 @@ def _wire_rows(form: Form, events: FormEvents) -> None:
         (form.following.click, ROWS_SHOWN),
         (form.first_row.submit, 0),
     ):
-        trigger(partial(events.turn, by=by), inputs, rows, **LONG)
+        trigger(_turning(events, by), inputs, rows, **LONG)
     form.drawn.click(events.draw, form.recipe, form.rows, **LONG)
     form.cleaned.click(events.write_cleaned, form.recipe, form.cleaned_file, **ONCE).success(
         None, js=CLICK_CLEANED
     )
+
+
+def _turning(events: FormEvents, by: int) -> Callable[..., Updates]:
+    # Not partial(), of which Gradio does not see that it wants the request.
+    def turn(text: str, first: float | None, request: gr.Request) -> Updates:
+        return events.turn(text, first, request, by)
+
+    return turn
 
 
 def _wire_consequences(form: Form, events: FormEvents, page: gr.Blocks) -> None:

@@ -23,12 +23,13 @@ import orjson
 
 from tuner.errors import RunError
 from tuner.runs.names import RUN_ID, slug_of
+from tuner.runs.pushes import pushes_path
 from tuner.runs.run import Run
 from tuner.runs.status import LIVE_STATES, Status
 from tuner.runs.store import RunStore
 from tuner.ui.curves import Point
 from tuner.ui.files import downloads
-from tuner.ui.run_facts import facts, result_facts, use_code
+from tuner.ui.run_facts import copy_facts, facts, result_facts, use_code
 from tuner.ui.run_settings import load_object, load_settings
 from tuner.ui.story import Story, stamp_of
 from tuner.ui.words import page_words
@@ -173,7 +174,8 @@ class LiveRun:
         settings = self._files.get(run.recipe_path, lambda _: load_settings(run))
         report = self._files.get(run.data_dir / "report.json", load_object)
         shown = shown_status(run, status, self._line)
-        told_facts = orjson.dumps(facts(settings, report, status["device"]))
+        copies = self._files.get(pushes_path(run), lambda _: copy_facts(run))
+        told_facts = orjson.dumps([*facts(settings, report, status["device"]), *copies])
         ending = self._ending(shown, use_code(settings, is_adapter=shown["has_adapter"]))
         # A live run's step changes all the time, and its events tell it.
         steady = shown if shown["state"] not in LIVE_STATES else shown | {"step": 0}
@@ -254,6 +256,7 @@ def shown_status(run: Run, status: Status, line: Line = no_line) -> dict[str, An
         "started": status["started"],
         "finished": status["finished"],
         "device": status["device"],
+        "public": status["public"] is True,
         "stop_asked": bool(status["stop_asked"]),
         "resumable": state in RESUMABLE and run.last_checkpoint() is not None,
         "has_adapter": run.adapter_dir.is_dir(),

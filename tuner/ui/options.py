@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.hub.space import data_dir, is_space, keeps_data
+
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # a Space's proxy is another machine
 PORT = 7860
 MAX_UPLOAD = "500mb"
-PERSISTENT = Path("/data")  # where a Space mounts the storage that outlives a restart
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -27,6 +28,7 @@ class Options:
         max_upload_bytes: Of one file.
         share: Also on a public address, through Gradio's tunnel.
         mcp: Also as tools for language models (Model Context Protocol).
+        trust_network: Whoever reaches the page may do everything.
     """
 
     host: str
@@ -35,11 +37,12 @@ class Options:
     max_upload_bytes: int
     share: bool = False
     mcp: bool = False
+    trust_network: bool = False
 
     @property
     def open_to_others(self) -> bool:
         """Whether anybody but who sits at this machine can reach the page."""
-        return self.share or self.host not in (LOOPBACK, "localhost", "::1")
+        return self.share or in_a_space() or self.host not in (LOOPBACK, "localhost", "::1")
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
@@ -52,12 +55,13 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         max_upload_bytes=given.max_upload,
         share=given.share,
         mcp=given.mcp,
+        trust_network=given.trust_network,
     )
 
 
 def in_a_space() -> bool:
     """Whether this is a Hugging Face Space."""
-    return bool(os.environ.get("SPACE_ID"))
+    return is_space()
 
 
 def size(text: str) -> int:
@@ -104,8 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mcp", action="store_true", help="also offer the API as MCP tools for language models"
     )
+    parser.add_argument(
+        "--trust-network",
+        action="store_true",
+        help="let whoever reaches the page do everything, as you may; others than this machine "
+        "are visitors without it (also TUNER_TRUST_NETWORK=1; no effect on a Space)",
+    )
     return parser
 
 
 def _default_runs_dir() -> str:
-    return str(PERSISTENT / "runs") if in_a_space() and PERSISTENT.is_dir() else "runs"
+    return str(data_dir() / "runs") if in_a_space() and keeps_data() else "runs"

@@ -26,6 +26,7 @@ from tuner.chat.votes import add_vote, read_votes, tally
 from tuner.errors import RunError, TunerError
 from tuner.recipe import Recipe
 from tuner.runs.names import slug_of
+from tuner.runs.run import Run
 from tuner.ui.chat_view import (
     BLIND_NAMES,
     Message,
@@ -46,6 +47,7 @@ from tuner.ui.form_updates import Updates, unchanged
 from tuner.ui.markup import element, notes
 from tuner.ui.playground import MOST_PANES, SAMPLING_FIELDS, Playground
 from tuner.ui.services import Services
+from tuner.ui.visit import Visit
 
 BASE_ONLY = "base:"  # before a base model's name: it answers alone
 STEP = "@"  # between a run's id and a checkpoint's step
@@ -61,35 +63,37 @@ class PlaygroundEvents:
 
     # Who answers.
 
-    def offer(self) -> Any:
+    def offer(self, request: gr.Request) -> Any:
         """The runs that can answer, and the built-in base alone."""
-        runs = [run for run in self.services.store.list()[:OFFERED] if _can_answer(run)]
+        runs = [run for run in self._runs(request) if _can_answer(run)]
         named = [(f"{slug_of(run.id)} · {run.id}", run.id) for run in runs]
         return gr.update(choices=[*named, ("The practice model alone", f"{BASE_ONLY}starter")])
 
-    def choose(self, who: str | None) -> Updates:
+    def choose(self, who: str | None, request: gr.Request) -> Updates:
         """Show the panes of who was chosen, with what it was trained with."""
         play = self.play
         try:
-            lineup = self._lineup(who, [])
+            lineup = self._lineup(who, [], request)
         except TunerError as error:
             return {play.said: notes(error.problems, "problem")}
         usual = vars(default_sampling(lineup.base))
         return {
             play.said: "",
-            play.more: gr.update(choices=self._others(who), value=[]),
+            play.more: gr.update(choices=self._others(who, request), value=[]),
             play.votes: gr.update(visible=False),  # they were about somebody else
             play.system_prompt: lineup.system_prompt or "",
             play.try_prompt: gr.update(choices=list(lineup.prompts), value=None),
             **{play.sampling[name]: usual[name] for name in SAMPLING_FIELDS},
             **self._panes_shown([voice.name for voice in lineup.voices]),
-            **self._tally_shown(who),
+            **self._tally_shown(who, request),
         }
 
-    def change_panes(self, who: str | None, more: list[str], blind: bool) -> Updates:
+    def change_panes(
+        self, who: str | None, more: list[str], blind: bool, request: gr.Request
+    ) -> Updates:
         """More voices, or a blind comparison of two."""
         try:
-            lineup = self._lineup(who, [] if blind else more)
+            lineup = self._lineup(who, [] if blind else more, request)
         except TunerError as error:
             return {self.play.said: notes(error.problems, "problem")}
         names = [voice.name for voice in lineup.voices]
@@ -102,8 +106,15 @@ class PlaygroundEvents:
 
     # Questions and answers.
 
+    # The request comes before the rest: Gradio puts nothing among what has no name.
     def ask(
-        self, prompt: str, who: str | None, more: list[str], blind: bool, *given: Any
+        self,
+        prompt: str,
+        who: str | None,
+        more: list[str],
+        blind: bool,
+        request: gr.Request,
+        *given: Any,
     ) -> Iterator[Updates]:
         """Let all voices answer at once, each in its pane, token by token."""
         play = self.play
@@ -111,7 +122,7 @@ class PlaygroundEvents:
             yield unchanged(play.said)
             return
         try:
-            lineup = self._lineup(who, [] if blind else more)
+            lineup = self._lineup(who, [] if blind else more, request)
             panes, settings = given[:MOST_PANES], given[MOST_PANES:]
             system_prompt, sampling = settings[0], self._sampling(settings[1:])
             blind = blind and len(lineup.voices) > 1
@@ -119,6 +130,7 @@ class PlaygroundEvents:
             voices = [lineup.voices[at] for at in order]
             histories = [[] if blind else messages_of(pane) for pane in panes[: len(voices)]]
             rows = rows_to_ask(voices, histories, prompt, system_prompt, sampling)
+            self.services.visit(request).count_question(sampling)
             yield {play.prompt: "", play.said: _waiting(self.services), play.changed_shown: ""}
             with closing(self.services.chat.generate(lineup.base, rows)) as pieces:
                 yield from self._streamed(pieces, histories, prompt)
@@ -129,13 +141,13 @@ class PlaygroundEvents:
         yield {play.order: order if blind else [], play.votes: gr.update(visible=blind)}
 
     def ask_again(
-        self, who: str | None, more: list[str], blind: bool, *given: Any
+        self, who: str | None, more: list[str], blind: bool, request: gr.Request, *given: Any
     ) -> Iterator[Updates]:
         """Ask the last question anew, in its place."""
         before = [without_last_turn(messages_of(pane)) for pane in given[:MOST_PANES]]
         prompt = next((asked for _, asked in before if asked), "")
         panes = [history for history, _ in before]
-        yield from self.ask(prompt, who, more, blind, *panes, *given[MOST_PANES:])
+        yield from self.ask(prompt, who, more, blind, request, *panes, *given[MOST_PANES:])
 
     def edit(self, *panes: Any) -> Updates:
         """Take the last question back into the box, and its answers away."""
@@ -159,10 +171,11 @@ class PlaygroundEvents:
             play.votes: gr.update(visible=False),
         }
 
-    def take_held_out(self, who: str | None) -> Updates:
+    def take_held_out(self, who: str | None, request: gr.Request) -> Updates:
         """Put a row that did not train into the question, and show the answer it has."""
         try:
-            found = held_out_row(self.services.store.get(who or "").data_dir)
+            # A run that is shown to others does not show them its data.
+            found = held_out_row(self.services.visit(request).own_run(who).data_dir)
         except RunError:
             found = None
         if found is None:
@@ -175,21 +188,29 @@ class PlaygroundEvents:
         }
 
     def vote(
-        self, winner: str, who: str | None, order: list[int], left: Any, right: Any
+        self,
+        winner: str,
+        who: str | None,
+        order: list[int],
+        left: Any,
+        right: Any,
+        request: gr.Request,
     ) -> Updates:
         """Keep a vote, and only then say who was who."""
         play, sides = self.play, (messages_of(left), messages_of(right))
+        visit = self.services.visit(request)
         try:
-            voices = self._lineup(who, []).voices
+            voices = self._lineup(who, [], request).voices
             names = [voices[at].name for at in order]
             prompt = without_last_turn(sides[0])[1]
             answers = [side[-1]["content"] for side in sides]
             add_vote(
-                self.services.store.get(who or ""),
+                visit.run(who),
                 prompt=prompt,
                 answers=(answers[0], answers[1]),
                 voices=(names[0], names[1]),
                 winner=winner,
+                voter=visit.voter,
             )
         except (TunerError, IndexError) as error:
             problems = getattr(error, "problems", ["Ask a question before you vote."])
@@ -199,10 +220,12 @@ class PlaygroundEvents:
             play.said: told,
             play.votes: gr.update(visible=False),
             **self._panes_shown(names),
-            **self._tally_shown(who),
+            **self._tally_shown(who, request),
         }
 
-    def what_changed(self, who: str | None, system_prompt: str, tuned: Any) -> Updates:
+    def what_changed(
+        self, who: str | None, system_prompt: str, tuned: Any, request: gr.Request
+    ) -> Updates:
         """The tuned model's last answer, by how much likelier it found it than the base."""
         history = messages_of(tuned)
         before, asked = without_last_turn(history)
@@ -212,7 +235,8 @@ class PlaygroundEvents:
         system = [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
         messages = [*system, *before, {"role": "user", "content": asked}]
         try:
-            lineup = self._lineup(who, [])
+            lineup = self._lineup(who, [], request)
+            self.services.visit(request).count_question()
             base, voice = lineup.voices[0], lineup.voices[-1]
             scores = self.services.chat.score(
                 lineup.base, messages, history[-1]["content"], [base, voice]
@@ -223,10 +247,12 @@ class PlaygroundEvents:
         differences = [b - a for a, b in zip(first, second, strict=True)]
         return {shown: changed_html(scores["texts"], differences, voice.name)}
 
-    def save(self, kind: str, who: str | None, more: list[str], *given: Any) -> str:
+    def save(
+        self, kind: str, who: str | None, more: list[str], request: gr.Request, *given: Any
+    ) -> str:
         """The conversation as a file."""
         try:
-            names = [voice.name for voice in self._lineup(who, more).voices]
+            names = [voice.name for voice in self._lineup(who, more, request).voices]
             settings = vars(self._sampling(given[MOST_PANES + 1 :]))
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -236,17 +262,22 @@ class PlaygroundEvents:
         path.write_text(text, encoding="utf-8")
         return str(path)
 
-    def unload(self) -> str:
+    def unload(self, request: gr.Request) -> str:
+        try:
+            self.services.visit(request).require_owner()
+        except TunerError as error:
+            return notes(error.problems, "problem")
         self.services.chat.unload()
         return element("p", "The model is out of memory. The next question loads it again.")
 
-    def open_run(self, run_id: str) -> Updates:
+    def open_run(self, run_id: str, request: gr.Request) -> Updates:
         """Come from a run: it answers."""
-        return {self.play.who: gr.update(value=run_id), **self.clear(), **self.choose(run_id)}
+        chosen = self.choose(run_id, request)
+        return {self.play.who: gr.update(value=run_id), **self.clear(), **chosen}
 
-    def open_base(self, base_model: str) -> Updates:
+    def open_base(self, base_model: str, request: gr.Request) -> Updates:
         """Come from the form: the base answers alone, to see whether it needs tuning at all."""
-        return self.open_run(f"{BASE_ONLY}{base_model}")
+        return self.open_run(f"{BASE_ONLY}{base_model}", request)
 
     def _streamed(
         self, pieces: Iterator[PieceMessage], histories: list[list[Message]], prompt: str
@@ -276,38 +307,33 @@ class PlaygroundEvents:
                 shown[panes[at].figures] = figures_html(latest[at])
         return shown
 
-    def _lineup(self, who: str | None, more: list[str]) -> Lineup:
+    def _runs(self, request: gr.Request) -> list[Run]:
+        return self.services.visit(request).runs()[:OFFERED]
+
+    def _lineup(self, who: str | None, more: list[str], request: gr.Request) -> Lineup:
         if not who:
             raise RunError("Nobody answers yet. Choose a run under “Who answers”.")
+        visit = self.services.visit(request)
         if who.startswith(BASE_ONLY):
             recipe = Recipe(base_model=who.removeprefix(BASE_ONLY))
-            if refused := self.services.paths.problems(recipe):
+            if refused := visit.problems(recipe):
                 raise RunError(refused)
             return base_lineup(recipe)
-        first = self.services.lineup(who)
-        return joined([first, *map(self._another, more)]) if more else first
+        first = visit.lineup(who)
+        more = more[: MOST_PANES - len(first.voices)]
+        return joined([first, *(_another(visit, name) for name in more)]) if more else first
 
-    def _another(self, name: str) -> Lineup:
-        """A further voice: a run's id, or one of its checkpoints."""
-        run_id, _, step = name.partition(STEP)
-        run = self.services.store.get(run_id)
-        if not step:
-            return lineup_of_run(run)
-        found = lineup_of_run(run, (int(step),))
-        only = [voice for voice in found.voices if voice.name.endswith(f"step {step}")]
-        return Lineup(found.base, (found.voices[0], *only))
-
-    def _others(self, who: str | None) -> list[tuple[str, str]]:
+    def _others(self, who: str | None, request: gr.Request) -> list[tuple[str, str]]:
         """Checkpoints of this run, and other runs on its base."""
         try:
-            run = self.services.store.get(who or "")
+            run = self.services.visit(request).run(who)
             base = run.recipe().base_model
         except (TunerError, OSError):
             return []
         steps = [(voice.name, f"{run.id}{STEP}{step}") for step, voice in checkpoint_voices(run)]
         runs = [
             (f"{slug_of(other.id)} · {other.id}", other.id)
-            for other in self.services.store.list()[:OFFERED]
+            for other in self._runs(request)
             if other.id != run.id and _can_answer(other) and _base_of(other) == base
         ]
         return [*steps, *runs]
@@ -321,9 +347,9 @@ class PlaygroundEvents:
             shown |= {pane.column: gr.update(visible=is_there), pane.title: title}
         return shown
 
-    def _tally_shown(self, who: str | None) -> Updates:
+    def _tally_shown(self, who: str | None, request: gr.Request) -> Updates:
         try:
-            run = self.services.store.get(who or "")
+            run = self.services.visit(request).run(who)
             voices = lineup_of_run(run).voices
         except TunerError:
             return {self.play.tally: ""}
@@ -335,6 +361,23 @@ class PlaygroundEvents:
         lines = [line for line in (stop or "").splitlines() if line.strip()]
         values = dict(zip(SAMPLING_FIELDS, numbers, strict=True))
         return make_sampling({**values, "stop": tuple(lines)})
+
+
+def _another(visit: Visit, name: str) -> Lineup:
+    """A further voice: a run's id, or one of its checkpoints."""
+    run_id, _, step = name.partition(STEP)
+    run = visit.run(run_id)
+    if not step:
+        return lineup_of_run(run)
+    found = lineup_of_run(run, (_step(step),))
+    only = [voice for voice in found.voices if voice.name.endswith(f"step {step}")]
+    return Lineup(found.base, (found.voices[0], *only))
+
+
+def _step(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise RunError(f"{text[:40]} is no checkpoint's step. Choose one of the list.")
+    return int(text)
 
 
 def _waiting(services: Services) -> str:

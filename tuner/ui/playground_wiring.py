@@ -1,10 +1,12 @@
 """Which of the playground's events does what."""
 
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
 from tuner.ui.fine_tune import Form
+from tuner.ui.form_updates import Updates
 from tuner.ui.form_wiring import AT_ONCE, LONG, ONCE
 from tuner.ui.playground import Playground
 from tuner.ui.playground_events import PlaygroundEvents
@@ -30,7 +32,7 @@ def wire_playground(
     _wire_judgements(play, events)
     for kind, button in play.download.items():
         button.click(
-            partial(events.save, kind), [play.who, play.more, *_given(play)], play.file, **ONCE
+            _saving(events, kind), [play.who, play.more, *_given(play)], play.file, **ONCE
         ).success(None, js=SAVE)
     play.unload.click(events.unload, None, play.said, **ONCE)
 
@@ -93,11 +95,30 @@ def _wire_judgements(play: Playground, events: PlaygroundEvents) -> None:
     left, right = play.panes[0].chat, play.panes[1].chat
     for winner, button in play.vote_buttons.items():
         button.click(
-            partial(events.vote, winner), [play.who, play.order, left, right], chosen(play), **ONCE
+            _voting(events, winner), [play.who, play.order, left, right], chosen(play), **ONCE
         )
     play.changed.click(
         events.what_changed, [play.who, play.system_prompt, right], play.changed_shown, **LONG
     )
+
+
+# Not partial(), of which Gradio does not see that it wants the request.
+
+
+def _saving(events: PlaygroundEvents, kind: str) -> Callable[..., str]:
+    def save(who: str | None, more: list[str], request: gr.Request, *given: Any) -> str:
+        return events.save(kind, who, more, request, *given)
+
+    return save
+
+
+def _voting(events: PlaygroundEvents, winner: str) -> Callable[..., Updates]:
+    def vote(
+        who: str | None, order: list[int], left: Any, right: Any, request: gr.Request
+    ) -> Updates:
+        return events.vote(winner, who, order, left, right, request)
+
+    return vote
 
 
 def _given(play: Playground) -> list[gr.components.Component]:

@@ -85,7 +85,11 @@ class _Answers:
         except RunError:
             self._runs.forget(run.run.id)
             raise _unknown(run.run.id) from None
-        return Response(status_code=204, headers=NO_STORE) if reply is None else _json(reply)
+        if reply is None:
+            return Response(status_code=204, headers=NO_STORE)
+        # The rest is the same for all who look, and encoded once.
+        mine = b"true" if self._access.may_change(request, run.run) else b"false"
+        return _json(b'%s,"may_change":%s}' % (reply[:-1], mine))
 
     async def list(self, request: Request) -> Response:
         fresh = self._list.is_fresh()

@@ -23,6 +23,7 @@ from tuner.ui.form_updates import controls
 from tuner.ui.form_wiring import AT_ONCE, LONG
 from tuner.ui.markup import element, notes
 from tuner.ui.run_view import CURRENT
+from tuner.ui.saves import start_copies
 from tuner.ui.services import Services
 
 CLOSE = "() => { window.Tuner.close(); }"
@@ -36,34 +37,52 @@ class RunEvents:
     def __init__(self, services: Services):
         self.services = services
 
-    def stop(self, run_id: str) -> str:
-        return self._do(run_id, launch.stop)
+    def stop(self, run_id: str, request: gr.Request) -> str:
+        return self._do(run_id, request, launch.stop)
 
-    def leave(self, run_id: str) -> str:
-        return self._do(run_id, leave)
+    def leave(self, run_id: str, request: gr.Request) -> str:
+        return self._do(run_id, request, leave)
 
-    def resume(self, run_id: str) -> str:
-        said = self._do(run_id, self._resume)
+    def resume(self, run_id: str, request: gr.Request) -> str:
+        def resume(run: Run) -> None:
+            visit = self.services.visit(request)
+            visit.require_resuming(run)
+            self._resume(run)
+            start_copies(visit.person, run)
+
+        said = self._do(run_id, request, resume)
         self.services.dispatcher.wake()
         return said
 
-    def again(self, run_id: str, box: draft.DraftBox) -> str:
+    def publicize(self, run_id: str, request: gr.Request) -> str:
+        """Let everybody who reaches the page look at the run and talk to it."""
+        return self._do(run_id, request, lambda run: run.update_status(public=True))
+
+    def hide(self, run_id: str, request: gr.Request) -> str:
+        """Keep the run to its owner again."""
+        return self._do(run_id, request, lambda run: run.update_status(public=False))
+
+    def again(self, run_id: str, box: draft.DraftBox, request: gr.Request) -> str:
         """Let the form begin with the run's recipe."""
         try:
-            return box.put(draft.of_recipe(self.services.store.get(run_id).recipe()))
+            return box.put(draft.of_recipe(self.services.visit(request).run(run_id).recipe()))
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    def ask(self, run_id: str) -> tuple[Any, str]:
+    def ask(self, run_id: str, request: gr.Request) -> tuple[Any, str]:
+        try:
+            run = self.services.visit(request).own_run(run_id)
+        except TunerError as error:
+            raise gr.Error(str(error), print_exception=False) from None
         words = (
-            f"Delete {slug_of(run_id)} with its adapter, checkpoints and log? "
+            f"Delete {slug_of(run.id)} with its adapter, checkpoints and log? "
             "This cannot be undone."
         )
         return gr.update(visible=True), element("p", words)
 
-    def delete(self, run_id: str) -> Any:
+    def delete(self, run_id: str, request: gr.Request) -> Any:
         try:
-            self.services.store.delete(run_id)
+            self.services.store.delete(self.services.visit(request).own_run(run_id).id)
         except TunerError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return gr.update(visible=False)
@@ -77,9 +96,9 @@ class RunEvents:
             time.sleep(0.1)
         enqueue(self.services.store, run, resume=True)
 
-    def _do(self, run_id: str, action: Callable[[Run], Any]) -> str:
+    def _do(self, run_id: str, request: gr.Request, action: Callable[[Run], Any]) -> str:
         try:
-            action(self.services.store.get(run_id))
+            action(self.services.visit(request).own_run(run_id))
         except TunerError as error:
             return notes(error.problems, "problem")
         return ""
@@ -92,6 +111,8 @@ def wire_run(form: Form, form_events: FormEvents, services: Services) -> None:
         (view.stop, events.stop),
         (view.leave, events.leave),
         (view.resume, events.resume),
+        (view.publicize, events.publicize),
+        (view.hide, events.hide),
     ):
         button.click(action, view.run, view.said, js=CURRENT, **BUTTON)
     view.again.click(events.again, [view.run, form.box], form.recipe, js=CURRENT, **BUTTON).success(

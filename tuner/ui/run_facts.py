@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.quantities import duration, gigabytes, loss, parameters, share
+from tuner.runs.pushes import last_push
 from tuner.runs.redact import redact
+from tuner.runs.run import Run
 from tuner.ui.run_settings import SHORT_HASH, Settings, number, shortened
 from tuner.ui.uploads import shown_source
 
@@ -79,6 +81,13 @@ def result_facts(result: Mapping[str, Any]) -> Facts:
         ("Loaded again", _reload(number(result, "adapter_reload_max_logit_diff"))),
     ]
     return _known(told)
+
+
+def copy_facts(run: Run) -> Facts:
+    """How far the copies on the Hub are that push_every_save asks for; none where it does not."""
+    arrived, failed = last_push(run)
+    parts = [arrived["message"] if arrived else "", failed["message"] if failed else ""]
+    return _known([("Copies", " ".join(filter(None, parts)))])
 
 
 def use_code(settings: Settings, *, is_adapter: bool) -> str:

@@ -25,6 +25,9 @@ class RunView:
     resume: gr.Button
     again: gr.Button
     chat: gr.Button
+    publish: gr.Button
+    publicize: gr.Button
+    hide: gr.Button
     delete: gr.Button
     asking: gr.Row
     question: gr.HTML
@@ -36,8 +39,12 @@ class RunView:
 CURRENT = "(...given) => [window.Tuner.current(), ...given.slice(1)]"
 
 
-def build_run_view() -> RunView:
-    """Lay out the view. It is empty until a run is open."""
+def build_run_view(*, shared: bool = False) -> RunView:
+    """Lay out the view. It is empty until a run is open.
+
+    Args:
+        shared: Whether others can reach the page, so that a run can be shown to them.
+    """
     with gr.Column(elem_id="tuner-run"):
         with gr.Row(elem_id="tuner-run-actions"):
             close = gr.Button("‹ New fine-tune", size="sm", elem_id="tuner-close")
@@ -45,6 +52,11 @@ def build_run_view() -> RunView:
             stop = gr.Button("Stop and keep the adapter", size="sm", elem_id="tuner-stop")
             resume = gr.Button("Resume", size="sm", variant="primary", elem_id="tuner-resume")
             chat = gr.Button("Chat with it", size="sm", variant="primary", elem_id="tuner-chat")
+            publish = gr.Button("Publish it", size="sm", elem_id="tuner-publish")
+            publicize = gr.Button(
+                "Show it to everybody", size="sm", visible=shared, elem_id="tuner-publicize"
+            )
+            hide = gr.Button("Keep it to yourself", size="sm", visible=shared, elem_id="tuner-hide")
             again = gr.Button("Start again with changes", size="sm", elem_id="tuner-again")
             delete = gr.Button("Delete …", size="sm", elem_id="tuner-delete")
         with gr.Row(visible=False, elem_id="tuner-asking") as asking:
@@ -56,5 +68,19 @@ def build_run_view() -> RunView:
         run = gr.Textbox(visible=False)
     close.click(None, js="() => { window.Tuner.close(); }")
     return RunView(
-        run, leave, stop, resume, again, chat, delete, asking, question, really, keep, said
+        run=run,
+        leave=leave,
+        stop=stop,
+        resume=resume,
+        again=again,
+        chat=chat,
+        publish=publish,
+        publicize=publicize,
+        hide=hide,
+        delete=delete,
+        asking=asking,
+        question=question,
+        delete_really=really,
+        keep=keep,
+        said=said,
     )

@@ -18,28 +18,36 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuner.hub.space import is_space
+
 POLICY = (
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
+    "connect-src 'self' data: blob:{hub}; frame-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'"
 )
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
+
+
+def _headers() -> dict[str, str]:
+    # On a Space, Gradio's page asks the Hub how the Space is.
+    hub = " https://huggingface.co" if is_space() else ""
+    return {
+        "Content-Security-Policy": POLICY.format(hub=hub),
+        "Referrer-Policy": "same-origin",
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
 class _Headers:
     """Says in every answer what a browser may ask for on this page's account."""
 
     def __init__(self, app: ASGIApp):
-        self._app = app
+        self._app, self._told = app, _headers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in self._told.items():
                     headers.setdefault(name, value)
             await send(message)
 

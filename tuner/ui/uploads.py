@@ -2,8 +2,10 @@
 Uploaded files: kept beside the runs, because a run in line reads its data long after the upload.
 
     <runs>/.uploads/<16 hex digits of the contents>/support.csv
+    <runs>/.uploads/<the same>-<16 hex digits of a name>/support.csv     of one who signed in
 
-The same files are kept once. What no run names is removed after a week, when the page starts.
+The same files are kept once, and of each who signed in apart, so that nobody reads another's.
+What no run names is removed after a week, when the page starts.
 Not covered: how large an upload may be (the server refuses it before it is written; options.py).
 """
 
@@ -22,11 +24,12 @@ FOLDER = ".uploads"
 KEPT_SECONDS = 7 * 86400
 
 
-def keep_uploads(files: Sequence[str | Path], runs_dir: Path) -> Path:
+def keep_uploads(files: Sequence[str | Path], runs_dir: Path, owner: str | None = None) -> Path:
     """Copy uploaded files to where runs can read them.
 
     Args:
         files: Where the server put them.
+        owner: Who signed in and is not the owner of the page; None for that owner.
 
     Returns:
         The file, or the folder that holds the several files.
@@ -38,7 +41,7 @@ def keep_uploads(files: Sequence[str | Path], runs_dir: Path) -> Path:
     if not paths:
         raise DatasetError("No file was given. Drop one here, or choose the sample data.")
     try:
-        folder = runs_dir / FOLDER / _digest(paths)
+        folder = runs_dir / FOLDER / (_digest(paths) + _mark(owner))
         if not folder.is_dir():
             _copy(paths, folder)
         os.utime(folder)  # used again: a week from now
@@ -48,6 +51,15 @@ def keep_uploads(files: Sequence[str | Path], runs_dir: Path) -> Path:
         ) from None
     names = _names(paths)
     return folder / names[0] if len(names) == 1 else folder
+
+
+def is_upload_of(path: Path, runs_dir: Path, owner: str | None) -> bool:
+    """Whether a path lies in what this person uploaded, having signed in."""
+    uploads = (runs_dir / FOLDER).resolve()
+    real = path.expanduser().resolve()
+    if owner is None or not real.is_relative_to(uploads) or real == uploads:
+        return False
+    return real.relative_to(uploads).parts[0].endswith(_mark(owner))
 
 
 def shown_source(source: str) -> str:
@@ -79,6 +91,11 @@ def remove_old_uploads(runs_dir: Path, sources: Sequence[str]) -> None:
             continue
         if old and folder.name not in named:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mark(owner: str | None) -> str:
+    """What tells somebody's uploads from others'; a name itself may hold what a path may not."""
+    return "" if owner is None else f"-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
 
 
 def _digest(paths: Sequence[Path]) -> str:

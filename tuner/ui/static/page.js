@@ -5,7 +5,8 @@
  *     Tuner.open(id)  Tuner.close()  Tuner.current()  Tuner.toggleTheme()  Tuner.showTab("Runs")
  *
  * For the style sheet, <body> has data-view "form" or "run", and of the run that is shown
- * data-run-state, data-run-resumable, data-run-adapter, data-run-model and data-run-stop-asked.
+ * data-run-state, data-run-resumable, data-run-adapter, data-run-model, data-run-stop-asked,
+ * data-run-public and data-run-mine (whether who looks at it may change it).
  */
 
 import { LIVE, count, h, recall, remember, say, stateWord } from "./words.js";
@@ -39,13 +40,15 @@ function show(id) {
 }
 
 /** What the style sheet shows and hides the page's buttons by. */
-function tell({ state, resumable, hasAdapter, hasModel, stopAsked }) {
+function tell({ state, resumable, hasAdapter, hasModel, stopAsked, isPublic, mayChange }) {
   Object.assign(document.body.dataset, {
     runState: state ?? "",
     runResumable: Boolean(resumable),
     runAdapter: Boolean(hasAdapter),
     runModel: Boolean(hasModel),
     runStopAsked: Boolean(stopAsked),
+    runPublic: Boolean(isPublic),
+    runMine: Boolean(mayChange),
   });
 }
 

@@ -3,7 +3,7 @@
  * for what is new, and changes only the nodes that say something else now.
  *
  * After each change it dispatches a bubbling `tuner-run` event with {run, name, state, resumable,
- * hasAdapter, hasModel, stopAsked}; `tuner-ready` once it stands in the page.
+ * hasAdapter, hasModel, stopAsked, isPublic, mayChange}; `tuner-ready` once it stands in the page.
  */
 
 import { Chart, curveControls } from "./chart.js";
@@ -526,7 +526,7 @@ class TunerRun extends HTMLElement {
     this.#error.hidden = true;
     this.#view.node.hidden = false;
     this.#view.update(this.#story, this.run);
-    this.#tell(this.#story.status);
+    this.#tell(this.#story.status, reply.may_change);
   }
 
   #refused(sentence) {
@@ -538,7 +538,7 @@ class TunerRun extends HTMLElement {
     return { seen: 5000, unseen: 5000 };
   }
 
-  #tell(status) {
+  #tell(status, mayChange = false) {
     const detail = {
       run: this.run,
       name: this.#story.name,
@@ -547,6 +547,8 @@ class TunerRun extends HTMLElement {
       hasAdapter: Boolean(status.has_adapter),
       hasModel: Boolean(status.has_model),
       stopAsked: Boolean(status.stop_asked),
+      isPublic: Boolean(status.public),
+      mayChange: Boolean(mayChange),
     };
     this.dispatchEvent(new CustomEvent("tuner-run", { bubbles: true, detail }));
   }
