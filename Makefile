@@ -21,7 +21,7 @@ run: $(INSTALLED) ## Serve the page (ARGS="--port 8000"; make run ARGS=--help)
 	$(BIN)/python app.py $(ARGS)
 
 test: $(INSTALLED) ## Run the tests (ARGS="-k recipe" chooses among them)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -62,7 +62,7 @@ def take(visit: Visit, name: str) -> None:
 
 
 def take_all(visit: Visit, ending: str, runs: list[Run]) -> None:
-    """The form, a run, the list and the playground, in one look."""
+    """The form, a run, the list, the playground and what would be published, in one look."""
     visit.open_form()
     take(visit, f"fine-tune{ending}")
     visit.open(f"?run={runs[0].id}")
@@ -81,6 +81,12 @@ def take_all(visit: Visit, ending: str, runs: list[Run]) -> None:
     visit.tab.keyboard.press("Enter")
     expect(visit.find(".tuner-pane:visible .tuner-numbers")).to_have_count(2)
     take(visit, f"playground{ending}")
+    visit.open(f"?run={runs[0].id}")
+    visit.find("#tuner-publish").click()
+    expect(visit.find("#tuner-card-shown h1").first).to_be_visible()
+    expect(visit.find("#tuner-contents tr").first).to_be_visible()
+    visit.write("#tuner-repo :is(input, textarea)", "anna/wren")
+    take(visit, f"publish{ending}")
 
 
 def main() -> None:

@@ -184,13 +184,11 @@ SMALL = {
     "num_key_value_heads": 4,
     "vocab_size": 8192,
 }
+# Three of the runs of bench/estimate.py, which has 26.
 RUNS: dict[str, dict[str, Any]] = {
-    "lora": {"dtype": "float32"},
     "lora in 16 bit": {"dtype": "bfloat16", "micro_batch_size": 4},
     "checkpointing": {"dtype": "float32", "micro_batch_size": 4, "gradient_checkpointing": True},
     "nf4": {"quantization": "nf4", "dtype": "bfloat16"},
-    "nf4 in the file's precision": {"quantization": "nf4", "dtype": "float32"},
-    "full": {"adapter": "none"},
 }
 
 
