@@ -10,7 +10,7 @@ effective batch 16 (QLoRA, arXiv 2305.14314; LoRA Without Regret, Thinking Machi
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,8 @@ Positive = Annotated[int, Field(ge=1)]
 Auto = Literal["auto"]
 
 LR_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
+# What makes training steps faster; each is a file in training/speed.
+LEVERS = ("trained_loss", "row_attention", "lora_linear", "plain_bf16")
 OPTIMIZERS = (
     "auto",
     "adamw_torch",
@@ -145,6 +147,9 @@ class Recipe(Section):
         None, description="Noise on embeddings while training; for chat, optional."
     )
     seed: int = Field(42, description="Initial adapter, row order, dropout, samples.")
+    levers: str | list[str] = Field(
+        "auto", description="What makes steps faster: auto (all that fit), none, or their names."
+    )
 
     eval_steps: Positive | Auto = Field("auto", description="auto: about ten times a run.")
     save_steps: Positive | Auto = Field("auto", description="auto: whenever it evaluates.")
@@ -195,6 +200,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             f"batch_size={recipe.batch_size} is not a multiple of "
             f"micro_batch_size={recipe.micro_batch_size}. Choose one that divides it."
         )
+    if unknown := set(chosen_levers(recipe)) - set(LEVERS):
+        yield (
+            f"levers={', '.join(sorted(unknown))} is not one that there is. Name some of "
+            f"{', '.join(LEVERS)}, or write auto or none."
+        )
     if recipe.packing and recipe.objective != "sft":
         yield f"packing is for objective=sft, not {recipe.objective}. Set packing to false."
     if recipe.early_stopping_patience and recipe.dataset.eval_fraction == 0:
@@ -207,6 +217,13 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
             "push_every_save has no repo to push to. Set hub_model_id to user/name, or "
             "push_every_save to false."
         )
+
+
+def chosen_levers(recipe: Recipe) -> Sequence[str]:
+    """Names of the levers that the recipe allows (training/speed)."""
+    if isinstance(recipe.levers, list):
+        return recipe.levers
+    return {"auto": LEVERS, "none": ()}.get(recipe.levers, [recipe.levers])
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:

@@ -37,6 +37,7 @@ from tuner.training.keep import keep_best
 from tuner.training.prepare import Prepared, longest_rows, prepare
 from tuner.training.result import run_result
 from tuner.training.sampling import Sampler
+from tuner.training.speed.levers import choose_levers, pull, release
 from tuner.training.trainer import WRITING, build_trainer, lower_micro_batch
 
 EXIT_COMPLETED, EXIT_STOPPED = 0, 3
@@ -99,6 +100,7 @@ class Session:
         facts |= {"steps": steps, "trained_tokens": count.trained, "tokens": count.seen}
         # Without the trainer's autocast: as plain peft will compute what was saved.
         plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        release(plain)
         trained = verify.trained_logits(plain, self.prepared.probe_rows)
         del trainer.model, trainer.model_wrapped, trainer, model, plain
         self._forget_model()
@@ -114,6 +116,11 @@ class Session:
         base_hash = models.hash_base_weights(model)
         model = models.add_adapter(model, self.recipe)
         models.require_trainable(model, self.recipe)
+        self.levers = choose_levers(model, self.recipe)
+        pull(model, self.levers)
+        self.events.write("log", message=self.levers.sentence())
+        self.recipe = self.recipe.model_copy(update={"levers": self.levers.names()})
+        self.run.save_recipe(self.recipe)
         heed(self.stop)
         self.callback = RunEvents(
             self.run,
@@ -182,6 +189,7 @@ class Session:
             prepared.evaluation,
             self.run.checkpoints_dir,
             [self.callback],
+            self.levers,
         )
         trainer.remove_callback(transformers.PrinterCallback)
         if self.recipe.adapter != "none":

@@ -21,6 +21,8 @@ from trl.data_utils import pack_dataset
 
 from tuner.errors import TrainingError
 from tuner.recipe import Recipe
+from tuner.training.speed.levers import NO_LEVERS, PLAIN_BF16, Levers
+from tuner.training.speed.sft import ByLevers
 
 PADDING_STEP = 32  # tokens
 WRITING = ".writing"  # where a checkpoint stands until it is complete
@@ -36,7 +38,9 @@ class TokenCount:
 
     def add(self, inputs: dict[str, torch.Tensor]) -> None:
         """Count one micro-batch as a collator made it."""
-        if "attention_mask" in inputs:
+        if "tokens" in inputs:  # rows one after the other
+            self.seen += int(inputs["tokens"])
+        elif "attention_mask" in inputs:
             self.seen += int(inputs["attention_mask"].sum())
         else:  # packed rows are concatenated without padding
             self.seen += inputs["input_ids"].numel()
@@ -109,7 +113,7 @@ class RunTrainer:
         torch.set_rng_state(state)
 
 
-class RunSFTTrainer(RunTrainer, SFTTrainer):
+class RunSFTTrainer(RunTrainer, ByLevers, SFTTrainer):
     """Supervised fine-tuning on ready tokens."""
 
     def _prepare_dataset(self, dataset: Any, _tokenizer: Any, args: Any, packing: bool, *_: Any):  # type: ignore[no-untyped-def]
@@ -154,18 +158,23 @@ def build_trainer(
     evaluation: Dataset | None,
     checkpoints_dir: Path,
     callbacks: list[TrainerCallback],
+    levers: Levers = NO_LEVERS,
 ) -> Any:
     """Make the trainer of the recipe's objective.
 
     Args:
         recipe: Resolved: no setting is `auto` any more.
         train, evaluation: Tokens from data/tokenized.py; None where no rows are held out.
+        levers: What the model's forwards were changed for (training/speed).
         checkpoints_dir: Complete checkpoints appear in it as step-N.
     """
     trainer_class, config_class = TRAINERS[recipe.objective]
     trainer = trainer_class(
         model=model,
-        args=config_class(**training_arguments(recipe, model, evaluation, checkpoints_dir)),
+        args=config_class(
+            **training_arguments(recipe, model, evaluation, checkpoints_dir)
+            | ({"bf16": False} if PLAIN_BF16 in levers else {})
+        ),
         train_dataset=train,
         eval_dataset=evaluation,
         processing_class=tokenizer,
@@ -174,6 +183,8 @@ def build_trainer(
     trainer.token_count = TokenCount()
     trainer.checkpoints_dir = checkpoints_dir
     trainer.save_limit = recipe.save_total_limit
+    if recipe.objective == "sft":
+        trainer.adopt(levers)
     return trainer
 
 

@@ -50,6 +50,7 @@ GROUPS = {
     "Hub": ("push_every_save", "hub_model_id"),
 }
 OTHERS = "Training"
+LISTS = ("lora.target_modules", "levers")  # of names, or one word
 LINE_END = "⏎"  # inside one of the prompts that stand under one another, a line each
 WORDS = {"lora": "LoRA", "lr": "LR", "rslora": "rsLoRA", "dtype": "Precision", "optim": "Optimizer"}
 
@@ -104,7 +105,7 @@ class Field:
         if self.is_prose:
             return text if text.strip() else None
         text = text.strip()
-        if self.key == "lora.target_modules" and "," in text:
+        if self.key in LISTS and "," in text:
             return [name.strip() for name in text.split(",") if name.strip()]
         return parse_setting(f"value={text}")[1] if text else None
 

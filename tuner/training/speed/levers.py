@@ -1,0 +1,157 @@
+"""
+Which levers a run gets, and why it does not get the others.
+
+    levers = choose_levers(model, recipe)
+    pull(model, levers)
+
+What is not known to fit steps aside: the reasons are for the run's log.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.recipe import LEVERS, Recipe, chosen_levers
+from tuner.training.speed.lora_linear import fuse_lora, part_lora, qualifies
+from tuner.training.speed.trained_loss import lend_loss
+
+TRAINED_LOSS, ROW_ATTENTION, LORA_LINEAR, PLAIN_BF16 = LEVERS
+
+# What a config calls the number that its logits are multiplied with, or divided by.
+MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
+DIVISOR = "logits_scaling"
+# Families whose tests say that rows one after the other are rows alone.
+PROVEN_ROWS = (
+    *("llama", "mistral", "phi3", "starcoder2", "qwen2", "qwen3", "smollm3", "granite"),
+    *("gpt_neox", "gemma"),
+)
+
+
+@dataclass(frozen=True)
+class Levers:
+    """What is on, and for the rest a reason."""
+
+    on: frozenset[str] = frozenset()
+    aside: dict[str, str] = field(default_factory=dict)
+
+    def __contains__(self, lever: object) -> bool:
+        return lever in self.on
+
+    def names(self) -> list[str] | str:
+        """As a recipe has them."""
+        return [name for name in LEVERS if name in self.on] or "none"
+
+    def sentence(self) -> str:
+        """For the log."""
+        shown = ", ".join(name for name in LEVERS if name in self.on) or "no lever"
+        left = "; ".join(f"not {name}: {why}" for name, why in self.aside.items())
+        return f"Faster by {shown}" + (f" ({left})." if left else ".")
+
+
+NO_LEVERS = Levers()
+
+
+def choose_levers(model: Any, recipe: Recipe) -> Levers:
+    """What of the recipe's `levers` fits.
+
+    Args:
+        model: With its adapter, on its device.
+        recipe: Its dtype is no `auto` any more.
+    """
+    wanted, reasons = chosen_levers(recipe), dict[str, str]()
+    for lever, why_not in CHECKS.items():
+        reason = why_not(model, recipe, reasons) if lever in wanted else "switched off"
+        if reason:
+            reasons[lever] = reason
+    return Levers(frozenset(CHECKS) - reasons.keys(), reasons)
+
+
+def pull(model: Any, levers: Levers) -> None:
+    """Change the model's forwards; weights and names stay as they are."""
+    if TRAINED_LOSS in levers:
+        lend_loss(_bare(model), logit_scale(model.config.get_text_config()))
+    if LORA_LINEAR in levers:
+        fuse_lora(model)
+
+
+def release(model: Any) -> None:
+    """Give an adapter's layers peft's own forward back, as whoever loads it will compute."""
+    part_lora(model)
+
+
+def logit_scale(config: Any) -> float:
+    """What a model's logits are multiplied with after its head."""
+    for name in MULTIPLIERS:
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name))
+    divisor = getattr(config, DIVISOR, None)
+    return 1.0 if divisor is None else 1.0 / float(divisor)
+
+
+def _bare(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _no_trained_loss(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    config = model.config.get_text_config()
+    if recipe.objective != "sft":
+        return f"{recipe.objective} has a loss of its own"
+    if recipe.adapter == "none":
+        return "the head trains"
+    if getattr(config, "final_logit_softcapping", None):
+        return "the logits are capped"
+    if getattr(config, "output_router_logits", False) or getattr(config, "num_experts", None):
+        return "experts have a loss of their own"
+    return ""
+
+
+def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    config = model.config.get_text_config()
+    if TRAINED_LOSS in reasons:
+        return "it comes with trained_loss"
+    if model.device.type != "cpu":
+        return "not measured on GPUs yet"
+    if _has_windows(config):
+        return "attention has a window"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "attention is capped"
+    if config._attn_implementation != "sdpa":
+        return f"attention is {config._attn_implementation}"
+    if config.model_type not in PROVEN_ROWS:
+        return f"not proven for {config.model_type}"
+    return ""
+
+
+def _has_windows(config: Any) -> bool:
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds:
+        return bool(kinds - {"full_attention"})
+    window = getattr(config, "sliding_window", None)
+    return bool(window) and getattr(config, "use_sliding_window", True)
+
+
+def _no_lora_linear(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    if recipe.adapter != "lora":
+        return f"adapter is {recipe.adapter}"
+    if recipe.dtype == "float16":
+        return "float16 needs autocast"
+    layers = [module for module in model.modules() if hasattr(module, "lora_A")]
+    if not layers or not all(map(qualifies, layers)):
+        return "layers of another kind have an adapter"
+    return ""
+
+
+def _no_plain_bf16(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    if recipe.dtype != "bfloat16":
+        return f"dtype is {recipe.dtype}"
+    if LORA_LINEAR in reasons:
+        return "it comes with lora_linear"
+    return ""
+
+
+# Lever → why it does not fit, "" where it does; a later one may ask about those before it.
+CHECKS = {
+    TRAINED_LOSS: _no_trained_loss,
+    ROW_ATTENTION: _no_rows,
+    LORA_LINEAR: _no_lora_linear,
+    PLAIN_BF16: _no_plain_bf16,
+}

@@ -1,0 +1,121 @@
+"""
+Cross-entropy of the next token on trained positions, without the logits of all others.
+
+    lend_loss(model)
+    summed = model(input_ids=…, labels=…, summed_loss=True)
+
+Most tokens of a conversation carry no loss, and the LM head is the largest matrix of a small model.
+Positions whose label is -100 never reach it; the others go through it in pieces, and what the
+backward needs is computed while a piece's logits are there, so no logits are kept or made twice.
+The same idea in Triton: Liger Kernel's fused linear cross-entropy, https://arxiv.org/abs/2410.10989
+Not covered: a head that trains, soft-capped logits, auxiliary losses of experts (see levers.py).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+LOGITS_AT_ONCE = 1 << 24  # numbers: 64 MB in float32
+IGNORED = -100
+
+
+def lend_loss(model: Any, logit_scale: float = 1.0) -> None:
+    """Let a causal LM answer `summed_loss=True` with its loss instead of logits.
+
+    Args:
+        model: The bare transformers model, below peft: wrappers around it stay in effect.
+        logit_scale: What its logits are multiplied with.
+    """
+    plain = model.forward
+
+    @functools.wraps(plain)  # generate() looks at the signature
+    def forward(*args: Any, summed_loss: bool = False, **kwargs: Any) -> Any:
+        if not summed_loss:
+            return plain(*args, **kwargs)
+        labels, shifted = kwargs.pop("labels"), kwargs.pop("shift_labels", None)
+        targets = next_tokens(labels) if shifted is None else shifted
+        hidden = model.base_model(*args, **kwargs).last_hidden_state
+        head = model.get_output_embeddings()
+        return summed_loss_of(hidden, targets, head.weight, head.bias, logit_scale)
+
+    model.forward = forward
+
+
+def next_tokens(labels: torch.Tensor, row_lengths: Sequence[int] | None = None) -> torch.Tensor:
+    """What each position is to predict: the label after it, within its row.
+
+    Args:
+        labels: (B, T).
+        row_lengths: Lengths of the rows that lie one after the other in a single one; B is 1 then.
+
+    >>> next_tokens(torch.tensor([[5, 6, 7, 8]]), [2, 2])
+    tensor([[   6, -100,    8, -100]])
+    """
+    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    if row_lengths is not None:
+        targets[0, torch.tensor(row_lengths).cumsum(0) - 1] = IGNORED
+    return targets
+
+
+def summed_loss_of(
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    logit_scale: float = 1.0,
+) -> torch.Tensor:
+    """Sum of -log p(target) in float32, over positions whose target is not -100.
+
+    Args:
+        hidden: (B, T, H), after the last norm.
+        targets: (B, T), already shifted.
+        weight: (V, H), frozen.
+        bias: (V), frozen.
+    """
+    trained = targets != IGNORED
+    summed: torch.Tensor = _TrainedLoss.apply(
+        hidden[trained], targets[trained], weight, bias, logit_scale
+    )
+    return summed
+
+
+class _TrainedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        logit_scale: float,
+    ) -> torch.Tensor:
+        summed = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        needs_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(hidden) if needs_gradient else None
+        rows = max(1, LOGITS_AT_ONCE // len(weight))
+        for start in range(0, len(hidden), rows):
+            piece = slice(start, start + rows)
+            logits = functional.linear(hidden[piece].to(weight.dtype), weight, bias).float()
+            if logit_scale != 1.0:
+                logits *= logit_scale
+            wanted = targets[piece, None]
+            log_sum = logits.logsumexp(-1, keepdim=True)
+            summed += (log_sum - logits.gather(-1, wanted)).sum()
+            if gradient is not None:
+                # Softmax less one at the target: the loss's gradient at the logits.
+                error = logits.sub_(log_sum).exp_()
+                error.scatter_add_(-1, wanted, error.new_full(wanted.shape, -1.0))
+                if logit_scale != 1.0:
+                    error *= logit_scale
+                gradient[piece] = error.to(weight.dtype) @ weight
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.to(gradient.dtype), None, None, None, None
