@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tuner.base_models.architecture import Architecture, Linear
 
 FLOAT = 4  # bytes
+EAGER_LENGTH = 512  # tokens
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Pass:
         full: All weights train; then there are no targets.
         dropout, dora: On the adapters.
         int8: The base's layers are bitsandbytes' 8-bit ones.
+        apart: Each row attends by itself, up to EAGER_LENGTH tokens by plain products, whose
+            weights are kept (training/speed/row_attention.py).
     """
 
     rows: int
@@ -42,6 +45,7 @@ class Pass:
     dropout: bool = False
     dora: bool = False
     int8: bool = False
+    apart: bool = False
 
     @property
     def tokens(self) -> int:
@@ -113,8 +117,10 @@ def _kept_by_attention(model: Architecture, run: Pass) -> int:
         # tanh of the scores, their softmax in float32, and that in 16 bit: 8 bytes either way.
         scores = model.heads * run.length * 2 * FLOAT
         return 3 * model.query * run.element + scores
+    eager = run.apart and run.length <= EAGER_LENGTH
+    weights = model.heads * run.length if eager else 0
     mask = run.length if run.padded else 0  # sdpa turns the mask into numbers, anew in each block
-    numbers = _kept_projections(model, run.padded) + model.query + mask
+    numbers = _kept_projections(model, run.padded) + model.query + mask + weights
     return numbers * run.element + model.heads * FLOAT
 
 

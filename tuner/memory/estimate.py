@@ -35,8 +35,9 @@ from tuner.memory.footprint import (
     logits_tile,
     model_tensors,
     optimizer_state,
+    own_tile,
 )
-from tuner.memory.training_time import training_seconds
+from tuner.memory.training_time import training_seconds, uses_levers
 from tuner.recipe import Recipe
 
 Verdict = Literal["fits", "tight", "will not fit"]
@@ -248,8 +249,10 @@ class _Subject:
         kept += kept_by_last_norm(model, run)
         block = kept_by_one_block(model, run) if checkpointing else 0
         head = model.vocab * model.hidden * FLOAT if self.full else 0
-        fused = self.device.kind == "cuda"
-        logits = logits_tile(model, run.tokens, run.element, fused)
+        if uses_levers(self.recipe, self.device) and not model.softcapped_logits:
+            logits = own_tile(model, run.tokens, run.element)
+        else:
+            logits = logits_tile(model, run.tokens, run.element, self.device.kind == "cuda")
         yield {"gradients": before + head, "activations": kept, "logits": logits}
         workspace = self._workspace(run)
         yield {"gradients": before + head, "activations": kept + block + workspace}
@@ -271,6 +274,7 @@ class _Subject:
             dropout=self.recipe.lora.lora_dropout > 0,
             dora=self.dora,
             int8=self.recipe.quantization == "int8",
+            apart=uses_levers(self.recipe, self.device),
         )
 
     def _accumulates(self, micro: int) -> bool:
@@ -291,7 +295,10 @@ class _Subject:
         """Bytes of what computes, beside what is computed."""
         compiled = self.device.kind == "cpu" and self.element < FLOAT
         spread = max(0.0, self.length - self.mean_tokens)
-        widths = min(round(spread / WIDTH_STEP), MOST_WIDTHS)
+        # Rows by themselves have shapes of their own.
+        widths = min(round(spread / WIDTH_STEP), MOST_WIDTHS) + uses_levers(
+            self.recipe, self.device
+        )
         return RUNTIME[self.device.kind] + (widths * PROGRAMS if compiled else 0)
 
     def _resident_file(self, loading: bool) -> int:

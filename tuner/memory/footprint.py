@@ -31,6 +31,9 @@ TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 # float32 ones for the expression under way. Softcapping adds its tanh.
 TILE_BACKWARD = 7 * FLOAT + 1
 TILE_SOFTCAP = FLOAT
+# Of our own loss (training/speed/trained_loss.py): logits at once, and what is held for each of
+# them beside itself and its gradient in the weights' precision: itself in float32, and its exp.
+OWN_TILE, OWN_FLOATS = 1 << 24, 2
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,12 @@ def logits_tile(model: Architecture, tokens: int, element: int, fused: bool) -> 
     # In 16 bit, the tile and its part of the head are widened before they are multiplied.
     widened = (rows + model.hidden) * columns * FLOAT if element < FLOAT else 0
     return rows * columns * element + max(backward, widened) + gradient
+
+
+def own_tile(model: Architecture, tokens: int, element: int) -> int:
+    """The same for the loss of training/speed, were all tokens trained."""
+    logits = max(model.vocab, min(tokens * model.vocab, OWN_TILE))
+    return logits * (OWN_FLOATS * FLOAT + 2 * element) + tokens * model.hidden * element
 
 
 def _quantized(linear: Linear, quantization: str) -> int:

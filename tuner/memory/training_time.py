@@ -11,7 +11,7 @@ import math
 
 from tuner.base_models.architecture import Architecture
 from tuner.device import Device, matmul_flops
-from tuner.recipe import Recipe
+from tuner.recipe import Recipe, chosen_levers
 from tuner.schedule import cadence, total_steps
 
 # Of the device's matrix multiplication alone, what training reaches; norms, softmax, copies and
@@ -20,6 +20,8 @@ SHARE = {"cpu": 0.5, "mps": 0.3, "cuda": 0.35}
 OVERHEAD = {"cpu": 0.04, "mps": 0.06, "cuda": 0.08}  # seconds per micro-batch, however small
 START_SECONDS = 12.0  # imports, data, loading, the first try; and at the end, loading again
 QUANTIZED = {"none": 1.0, "int8": 1.5, "nf4": 1.4}  # times slower: weights are unpacked to be used
+# How much faster the levers of training/speed make a step, padding apart (bench/speed.py).
+BY_LEVERS = 1.7
 PADDED = 1.5  # tokens computed for one that is not padding, where rows of any length share a batch
 EVAL_ROWS = (8, 500)  # held out at least and at most
 TOKENS_A_SECOND = {"cpu": 100.0, "mps": 40.0, "cuda": 25.0}  # of all samples together, at most
@@ -46,12 +48,22 @@ def training_seconds(
     if rows is None and recipe.max_steps is None:
         return None
     steps = total_steps(recipe, rows or 0)
-    padded = mean_tokens * (1.0 if recipe.packing or micro_batch_size == 1 else PADDED)
+    levers = uses_levers(recipe, device)
+    alone = recipe.packing or micro_batch_size == 1 or levers
+    padded = mean_tokens * (1.0 if alone else PADDED)
     forward = 2 * model.parameters * padded / _speed(recipe, device)
     passes = 2 + (recipe.adapter == "none") + checkpointing
     micro_batches = steps * recipe.batch_size / micro_batch_size / device.count
     training = micro_batches * (forward * passes * micro_batch_size + OVERHEAD[device.kind])
+    if levers:
+        training /= BY_LEVERS
     return START_SECONDS + training + _evaluations(recipe, device, steps, rows, forward)
+
+
+def uses_levers(recipe: Recipe, device: Device) -> bool:
+    """Whether training takes the levers of training/speed, as far as a recipe tells."""
+    wanted = "trained_loss" in chosen_levers(recipe)
+    return wanted and device.kind == "cpu" and (recipe.adapter, recipe.objective) == ("lora", "sft")
 
 
 def _speed(recipe: Recipe, device: Device) -> float:

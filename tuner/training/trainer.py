@@ -113,7 +113,7 @@ class RunTrainer:
         torch.set_rng_state(state)
 
 
-class RunSFTTrainer(RunTrainer, ByLevers, SFTTrainer):
+class RunSFTTrainer(ByLevers, RunTrainer, SFTTrainer):
     """Supervised fine-tuning on ready tokens."""
 
     def _prepare_dataset(self, dataset: Any, _tokenizer: Any, args: Any, packing: bool, *_: Any):  # type: ignore[no-untyped-def]

@@ -58,10 +58,11 @@ def choose_levers(model: Any, recipe: Recipe) -> Levers:
         recipe: Its dtype is no `auto` any more.
     """
     wanted, reasons = chosen_levers(recipe), dict[str, str]()
+    for_none = _none_fits(model, recipe)
     for lever, why_not in CHECKS.items():
-        reason = why_not(model, recipe, reasons) if lever in wanted else "switched off"
-        if reason:
-            reasons[lever] = reason
+        reason = for_none or why_not(model, recipe, reasons)
+        if reason or lever not in wanted:
+            reasons[lever] = reason if lever in wanted else "switched off"
     return Levers(frozenset(CHECKS) - reasons.keys(), reasons)
 
 
@@ -91,10 +92,14 @@ def _bare(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def _none_fits(model: Any, recipe: Recipe) -> str:
+    if model.device.type != "cpu":
+        return "not measured on GPUs yet"
+    return "" if recipe.objective == "sft" else f"{recipe.objective} has a loss of its own"
+
+
 def _no_trained_loss(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     config = model.config.get_text_config()
-    if recipe.objective != "sft":
-        return f"{recipe.objective} has a loss of its own"
     if recipe.adapter == "none":
         return "the head trains"
     if getattr(config, "final_logit_softcapping", None):
@@ -108,8 +113,6 @@ def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     config = model.config.get_text_config()
     if TRAINED_LOSS in reasons:
         return "it comes with trained_loss"
-    if model.device.type != "cpu":
-        return "not measured on GPUs yet"
     if _has_windows(config):
         return "attention has a window"
     if getattr(config, "attn_logit_softcapping", None):

@@ -26,6 +26,7 @@ from tuner.training.speed.trained_loss import IGNORED, next_tokens
 
 NAME = "tuner_rows"
 EAGER_LENGTH = 512  # tokens
+LENGTH_STEP = 32  # tokens
 
 
 class RowCollator:
@@ -106,14 +107,50 @@ def _row(
             query, key, value, dropout_p=dropout, is_causal=True, scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )  # fmt: skip
-    heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
-    # Heads that share a key lie one under the other: one product for all of them, nothing repeated.
-    stacked = (query * scale).reshape(groups, -1, width)
-    scores = stacked @ key[0].transpose(1, 2)
-    later = _later(length, query.device)
-    scores = scores.view(groups, heads // groups, length, length).masked_fill(later, float("-inf"))
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return (weights.view(groups, -1, length) @ value[0]).view(1, heads, length, -1)
+    # In 16 bits, oneDNN compiles and keeps a program for every length that it meets. What is put
+    # after a row is later than all of it, so nothing of the row sees it.
+    missing = -length % LENGTH_STEP
+    if missing:
+        query, key, value = (
+            functional.pad(states, (0, 0, 0, missing)) for states in (query, key, value)
+        )
+    row: torch.Tensor = _EagerRow.apply(query, key, value, scale)
+    return row[:, :, :length]
+
+
+class _EagerRow(torch.autograd.Function):
+    """softmax(q k' s) v of one row; what is kept for the backward is the weights, once.
+
+    Heads that share a key lie one under the other: one product for all of them, nothing repeated.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        _, heads, length, width = query.shape
+        groups = key.shape[1]
+        stacked = (query * scale).reshape(groups, -1, width)
+        scores = (stacked @ key[0].transpose(1, 2)).view(heads, length, length).float()
+        scores.masked_fill_(_later(length, query.device), float("-inf"))
+        weights = torch.softmax(scores, -1).to(value.dtype).view(groups, -1, length)
+        ctx.save_for_backward(stacked, key, value, weights)
+        ctx.scale = scale
+        return (weights @ value[0]).view(1, heads, length, -1)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> Any:
+        stacked, key, value, weights = ctx.saved_tensors
+        shape = upstream.shape[:3]
+        g = upstream.reshape(len(stacked), -1, upstream.shape[-1])
+        grad_value = weights.transpose(1, 2) @ g
+        error = (g @ value[0].transpose(1, 2)).float()
+        # The softmax's own backward: w (e - sum of w e); masked weights are zero.
+        error -= (error * weights).sum(-1, keepdim=True)
+        error = error.mul_(weights).to(key.dtype)
+        grad_query = (error @ key[0]) * ctx.scale
+        grad_key = error.transpose(1, 2) @ stacked
+        return grad_query.view(*shape, -1), grad_key[None], grad_value[None], None
 
 
 _masks: dict[tuple[int, torch.device], torch.Tensor] = {}

@@ -1,11 +1,11 @@
 """
 What trl's SFT trainer does differently when levers are on: its loss and its batches.
 
-    class RunSFTTrainer(RunTrainer, ByLevers, SFTTrainer): …
+    class RunSFTTrainer(ByLevers, RunTrainer, SFTTrainer): …
     trainer.adopt(levers)
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ import torch
 from tuner.training.speed.levers import NO_LEVERS, ROW_ATTENTION, TRAINED_LOSS, Levers
 from tuner.training.speed.row_attention import RowCollator, rows_attend_to_themselves
 from tuner.training.speed.trained_loss import IGNORED
+
+BATCH_STEP = 64  # tokens
 
 
 class ByLevers:
@@ -24,8 +26,25 @@ class ByLevers:
         """Train by these levers, which the model's forwards know already (levers.pull)."""
         self.levers = levers
         if ROW_ATTENTION in levers:
-            step = self.args.pad_to_multiple_of or 1
+            # Programs again (see row_attention.py): a batch is as long as all its rows together.
+            step = BATCH_STEP if self.model.dtype != torch.float32 else 1
             self.data_collator = RowCollator(self.processing_class.pad_token_id, step)
+
+    def training_step(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A forward and a backward, in which checkpointed layers run their forward again."""
+        with self._attention():
+            loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+            return loss
+
+    def try_batch(self: Any, rows: list[dict[str, Any]]) -> None:
+        """As RunTrainer's."""
+        with self._attention():
+            super().try_batch(rows)  # type: ignore[misc]
+
+    def _attention(self: Any) -> AbstractContextManager[None]:
+        if ROW_ATTENTION not in self.levers:
+            return nullcontext()
+        return rows_attend_to_themselves(self.model)
 
     def compute_loss(
         self: Any,
@@ -42,11 +61,10 @@ class ByLevers:
         if TRAINED_LOSS not in self.levers:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
         given = {name: value for name, value in inputs.items() if name != "tokens"}
-        rows = "row_lengths" in given
-        with rows_attend_to_themselves(model) if rows else nullcontext():
+        with self._attention():
             summed = model(**given, use_cache=False, summed_loss=True)
         count = num_items_in_batch
         if count is None:
-            shifted = inputs["shift_labels"] if rows else inputs["labels"][:, 1:]
+            shifted = inputs.get("shift_labels", inputs["labels"][:, 1:])
             count = (shifted != IGNORED).sum()
         return summed / torch.as_tensor(count, device=summed.device).clamp(min=1)
