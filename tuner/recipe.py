@@ -27,7 +27,7 @@ Auto = Literal["auto"]
 
 LR_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
 # What makes training steps faster; each is a file in training/speed.
-LEVERS = ("trained_loss", "row_attention", "lora_linear", "plain_bf16")
+LEVERS = ("trained_loss", "row_attention", "lora_linear")
 OPTIMIZERS = (
     "auto",
     "adamw_torch",

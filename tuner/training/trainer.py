@@ -21,7 +21,7 @@ from trl.data_utils import pack_dataset
 
 from tuner.errors import TrainingError
 from tuner.recipe import Recipe
-from tuner.training.speed.levers import NO_LEVERS, PLAIN_BF16, Levers
+from tuner.training.speed.levers import NO_LEVERS, Levers
 from tuner.training.speed.sft import ByLevers
 
 PADDING_STEP = 32  # tokens
@@ -171,10 +171,7 @@ def build_trainer(
     trainer_class, config_class = TRAINERS[recipe.objective]
     trainer = trainer_class(
         model=model,
-        args=config_class(
-            **training_arguments(recipe, model, evaluation, checkpoints_dir)
-            | ({"bf16": False} if PLAIN_BF16 in levers else {})
-        ),
+        args=config_class(**training_arguments(recipe, model, evaluation, checkpoints_dir)),
         train_dataset=train,
         eval_dataset=evaluation,
         processing_class=tokenizer,

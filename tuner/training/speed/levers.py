@@ -14,7 +14,7 @@ from tuner.recipe import LEVERS, Recipe, chosen_levers
 from tuner.training.speed.lora_linear import fuse_lora, part_lora, qualifies
 from tuner.training.speed.trained_loss import lend_loss
 
-TRAINED_LOSS, ROW_ATTENTION, LORA_LINEAR, PLAIN_BF16 = LEVERS
+TRAINED_LOSS, ROW_ATTENTION, LORA_LINEAR = LEVERS
 
 # What a config calls the number that its logits are multiplied with, or divided by.
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
@@ -143,18 +143,9 @@ def _no_lora_linear(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     return ""
 
 
-def _no_plain_bf16(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
-    if recipe.dtype != "bfloat16":
-        return f"dtype is {recipe.dtype}"
-    if LORA_LINEAR in reasons:
-        return "it comes with lora_linear"
-    return ""
-
-
 # Lever → why it does not fit, "" where it does; a later one may ask about those before it.
 CHECKS = {
     TRAINED_LOSS: _no_trained_loss,
     ROW_ATTENTION: _no_rows,
     LORA_LINEAR: _no_lora_linear,
-    PLAIN_BF16: _no_plain_bf16,
 }
