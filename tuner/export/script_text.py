@@ -23,6 +23,7 @@ from tuner.runs.store import Run
 from tuner.starter import STARTER_DIR
 
 PADDING_STEP = 32  # as training/trainer.py has it; importing that would load torch
+NOT_IN_SCRIPT = ("dataset", "levers")  # rows stand beside it, and it trains the libraries' own way
 STARTER = "starter"
 QUESTIONS = 3  # of the recipe's sample prompts
 A_QUESTION = "What can you help me with?"
@@ -153,7 +154,9 @@ def require_decided(run: Run, recipe: Recipe) -> None:
         RunError: It has to train first.
     """
     open_settings = [
-        name for name, value in recipe.model_dump().items() if value == "auto" and name != "dataset"
+        name
+        for name, value in recipe.model_dump().items()
+        if value == "auto" and name not in NOT_IN_SCRIPT
     ]
     if not (run.data_dir / "train.jsonl").is_file() or open_settings:
         named = f" ({', '.join(open_settings)} still auto)" if open_settings else ""

@@ -62,8 +62,10 @@ def training_seconds(
 
 def uses_levers(recipe: Recipe, device: Device) -> bool:
     """Whether training takes the levers of training/speed, as far as a recipe tells."""
-    wanted = "trained_loss" in chosen_levers(recipe)
-    return wanted and device.kind == "cpu" and (recipe.adapter, recipe.objective) == ("lora", "sft")
+    wanted = "row_attention" in chosen_levers(recipe)
+    random = recipe.lora.lora_dropout or recipe.neftune_noise_alpha
+    plain = (recipe.adapter, recipe.objective) == ("lora", "sft") and not random
+    return wanted and plain and device.kind == "cpu"
 
 
 def _speed(recipe: Recipe, device: Device) -> float:

@@ -131,7 +131,7 @@ def test_other_settings_do_not_change_that(tmp_path, settings):
 
 def test_dropout_falls_on_the_same_numbers(tmp_path):
     settings = {"lora": {"r": 4, "lora_dropout": 0.3}}
-    assert max(compare(tmp_path, lambda: fresh("llama"), ["lora_linear"], **settings)) < 1e-5
+    assert max(compare(tmp_path, lambda: fresh("llama"), **settings)) < 1e-5
 
 
 def test_packed_4_bit_weights_are_computed_with_as_bitsandbytes_does(tmp_path):
@@ -175,6 +175,13 @@ def test_what_is_released_is_pefts_own_again(tmp_path):
     assert all("forward" in vars(layer) for layer in layers)
     release(trainer.model)
     assert layers and not any("forward" in vars(layer) for layer in layers)
+
+
+@pytest.mark.parametrize("random", [{"lora": {"lora_dropout": 0.1}}, {"neftune_noise_alpha": 5}])
+def test_what_is_drawn_at_random_is_drawn_for_the_rows_that_a_plain_script_has(random):
+    recipe = recipe_of(**random)
+    levers = choose_levers(add_adapter(fresh("llama"), recipe), recipe)
+    assert ROW_ATTENTION not in levers and LORA_LINEAR in levers
 
 
 def test_every_lever_that_is_left_out_says_why():

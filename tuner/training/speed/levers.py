@@ -113,6 +113,9 @@ def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     config = model.config.get_text_config()
     if TRAINED_LOSS in reasons:
         return "it comes with trained_loss"
+    if recipe.lora.lora_dropout or recipe.neftune_noise_alpha:
+        # It would fall on other numbers than in a plain script, and NEFTune's depends on the shape.
+        return "dropout and noise are drawn for padded rows"
     if _has_windows(config):
         return "attention has a window"
     if getattr(config, "attn_logit_softcapping", None):
