@@ -116,7 +116,9 @@ def test_questions_answers_and_what_is_said_of_them_are_no_script(
         answers = visit.find("#tuner-panes [data-testid=bot]")
         expect(answers).to_have_count(2)
         told = visit.find("#tuner-panes .tuner-pane-figures:visible")
-        expect(told).to_contain_text(["<script>", "<script>"])  # both are at their end
+        expect(told).to_contain_text(["<script>", "<script>"])
+        for pane in range(2):  # both are at their end
+            expect(answers.nth(pane)).not_to_contain_text("…")
         visit.find("#tuner-changed").click()
         expect(visit.find("#tuner-changed-shown")).to_contain_text("<script>window.__attacked")
         who.fill(f"nobody/{hostile}")
