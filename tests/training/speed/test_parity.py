@@ -12,7 +12,14 @@ from tuner.base_models.lookup import find_base_model
 from tuner.models.loading import load_base
 from tuner.recipe import LEVERS, make_recipe
 from tuner.training.model import adapters_in_float32, add_adapter
-from tuner.training.speed.levers import LORA_LINEAR, ROW_ATTENTION, choose_levers, pull, release
+from tuner.training.speed.levers import (
+    LORA_LINEAR,
+    PROVEN,
+    ROW_ATTENTION,
+    choose_levers,
+    pull,
+    release,
+)
 from tuner.training.trainer import build_trainer
 
 CPU = torch.device("cpu")
@@ -182,6 +189,16 @@ def test_what_is_drawn_at_random_is_drawn_for_the_rows_that_a_plain_script_has(r
     recipe = recipe_of(**random)
     levers = choose_levers(add_adapter(fresh("llama"), recipe), recipe)
     assert ROW_ATTENTION not in levers and LORA_LINEAR in levers
+
+
+def test_a_family_that_no_test_here_proves_keeps_the_plain_loss_and_the_plain_batches():
+    """HyperCLOVA X multiplies its logits by what Granite divides them by."""
+    model = add_adapter(fresh("granite"), recipe_of())
+    model.config.model_type = "hyperclovax"
+    levers = choose_levers(model, recipe_of())
+    assert levers.names() == [LORA_LINEAR]
+    assert "not trained_loss: not proven for hyperclovax" in levers.sentence()
+    assert set(PROVEN) <= set(FAMILIES)
 
 
 def test_every_lever_that_is_left_out_says_why():

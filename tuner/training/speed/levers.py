@@ -19,10 +19,10 @@ TRAINED_LOSS, ROW_ATTENTION, LORA_LINEAR = LEVERS
 # What a config calls the number that its logits are multiplied with, or divided by.
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 DIVISOR = "logits_scaling"
-# Families whose tests say that rows one after the other are rows alone.
-PROVEN_ROWS = (
+# Families for which tests compare loss, gradients and rows by themselves with the plain path.
+PROVEN = (
     *("llama", "mistral", "phi3", "starcoder2", "qwen2", "qwen3", "smollm3", "granite"),
-    *("gpt_neox", "gemma"),
+    *("gpt_neox", "gemma3_text"),
 )
 
 
@@ -106,7 +106,7 @@ def _no_trained_loss(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str
         return "the logits are capped"
     if getattr(config, "output_router_logits", False) or getattr(config, "num_experts", None):
         return "experts have a loss of their own"
-    return ""
+    return "" if config.model_type in PROVEN else f"not proven for {config.model_type}"
 
 
 def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
@@ -122,8 +122,6 @@ def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
         return "attention is capped"
     if config._attn_implementation != "sdpa":
         return f"attention is {config._attn_implementation}"
-    if config.model_type not in PROVEN_ROWS:
-        return f"not proven for {config.model_type}"
     return ""
 
 
