@@ -27,7 +27,10 @@ Auto = Literal["auto"]
 
 LR_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
 # What makes training steps faster; each is a file in training/speed.
-LEVERS = ("trained_loss", "row_attention", "lora_linear")
+LEVERS = (
+    *("trained_loss", "row_attention"),
+    *("lora_linear", "gated_mlp", "rms_norm", "rotary"),
+)
 OPTIMIZERS = (
     "auto",
     "adamw_torch",

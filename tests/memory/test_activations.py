@@ -9,9 +9,15 @@ from transformers import AutoModelForCausalLM
 
 from tests.tiny_models import FAMILIES, tiny_config
 from tuner.base_models.architecture import read_architecture, target_linears
-from tuner.memory.activations import Pass, kept_by_blocks
+from tuner.memory.activations import kept_by_blocks
+from tuner.memory.forward import Pass
+from tuner.recipe import make_recipe
+from tuner.training.speed.levers import PROVEN, choose_levers, pull
+from tuner.training.speed.rotary import rotary_in_one
+from tuner.training.speed.row_attention import rows_attend_to_themselves
 
 ROWS, LENGTH, RANK = 2, 96, 8
+WITHOUT_WINDOWS = set(FAMILIES) & set(PROVEN) - {"gemma3_text"}
 
 
 def model_of(family: str, dtype: torch.dtype = torch.float32, **lora: Any) -> Any:
@@ -27,7 +33,7 @@ def model_of(family: str, dtype: torch.dtype = torch.float32, **lora: Any) -> An
     return adapted.train()
 
 
-def kept_by_autograd(model: Any, padded: bool, mixed: bool) -> int:
+def kept_by_autograd(model: Any, padded: bool, mixed: bool, **more: Any) -> int:
     """Bytes kept inside the blocks, parameters and their views apart."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -56,7 +62,7 @@ def kept_by_autograd(model: Any, padded: bool, mixed: bool) -> int:
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=mixed),
     ):
-        model(input_ids=ids, attention_mask=mask, use_cache=False)
+        model(**({"input_ids": ids, "attention_mask": mask} | more), use_cache=False)
     return sum(kept.values())
 
 
@@ -108,3 +114,19 @@ def test_what_else_adapters_can_do_is_estimated(lora, kind, mixed):
     kept = kept_by_autograd(model, False, mixed)
 
     assert estimated("llama", False, mixed, **kind) == pytest.approx(kept, rel=0.05)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+@pytest.mark.parametrize("family", sorted(WITHOUT_WINDOWS))
+def test_a_pass_by_the_levers_keeps_what_is_estimated(family, mixed):
+    model = model_of(family, torch.bfloat16 if mixed else torch.float32, lora_alpha=8)
+    recipe = make_recipe({"dtype": "bfloat16" if mixed else "float32"})
+    levers = choose_levers(model, recipe)
+    pull(model, levers)
+    ids = torch.randint(3, 500, (1, ROWS * LENGTH))
+    batch = {"input_ids": ids, "row_lengths": [LENGTH] * ROWS, "attention_mask": None}
+    positions = torch.arange(LENGTH).repeat(1, ROWS)
+    with rows_attend_to_themselves(model), rotary_in_one(model):
+        kept = kept_by_autograd(model, False, mixed, position_ids=positions, **batch)
+
+    assert estimated(family, False, mixed, levers=True) == pytest.approx(kept, rel=0.03)

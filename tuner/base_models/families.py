@@ -24,6 +24,7 @@ class Family:
         activation_tensors: Tensors that the MLP's nonlinearity keeps for its backward.
         concatenated_rope: Rotated and passed-through parts are joined, which changes the layout of
             query and key, so that the attention's output is copied before it is projected.
+        offset_norm: RMS norms multiply by 1 + w, in float32.
         eager: Attention scores are held in memory (softcapping, which sdpa does not do).
     """
 
@@ -40,6 +41,7 @@ class Family:
     parallel: bool = False
     rope: bool = True
     concatenated_rope: bool = False
+    offset_norm: bool = False
     eager: bool = False
     activation_tensors: int = 1
     tied: bool = False
@@ -99,12 +101,18 @@ FAMILIES: dict[str, Family] = {
         activation_tensors=4,  # gelu_new is written out in Python
     ),
     "gemma": Family(
-        qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS, tied=True, kv_heads=16, head_dim=256
+        qkv_bias=ATTENTION_BIAS,
+        output_bias=ATTENTION_BIAS,
+        offset_norm=True,
+        tied=True,
+        kv_heads=16,
+        head_dim=256,
     ),
     "gemma2": Family(
         qkv_bias=ATTENTION_BIAS,
         output_bias=ATTENTION_BIAS,
         norms=4,
+        offset_norm=True,
         eager=True,
         tied=True,
         kv_heads=4,
@@ -114,6 +122,7 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=ATTENTION_BIAS,
         output_bias=ATTENTION_BIAS,
         norms=4,
+        offset_norm=True,
         qk_norm="head",
         tied=True,
         kv_heads=4,

@@ -9,51 +9,17 @@ the rest of one block at a time is computed again.
 Not covered: dropout inside the base model (the families covered train without it).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from tuner.base_models.architecture import Architecture, Linear
-
-FLOAT = 4  # bytes
-EAGER_LENGTH = 512  # tokens
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One micro-batch through the model, and what about it decides what is kept.
-
-    Args:
-        rows, length: Sequences at once, and tokens in each.
-        padded: The rows differ in length (or are packed), so that attention needs a mask.
-        element: Bytes of one number of the base and its activations: 4, or 2 in mixed precision.
-        targets: Layers with an adapter, each with the number of blocks where it has one.
-        rank: Of the adapters.
-        full: All weights train; then there are no targets.
-        dropout, dora: On the adapters.
-        int8: The base's layers are bitsandbytes' 8-bit ones.
-        apart: Each row attends by itself, up to EAGER_LENGTH tokens by plain products, whose
-            weights are kept (training/speed/row_attention.py).
-    """
-
-    rows: int
-    length: int
-    padded: bool
-    element: int
-    targets: Sequence[tuple[Linear, int]] = ()
-    rank: int = 0
-    full: bool = False
-    dropout: bool = False
-    dora: bool = False
-    int8: bool = False
-    apart: bool = False
-
-    @property
-    def tokens(self) -> int:
-        return self.rows * self.length
+from tuner.memory.forward import FLOAT, Pass
+from tuner.memory.kept_by_levers import kept_with_levers
 
 
 def kept_by_blocks(model: Architecture, run: Pass) -> int:
     """Bytes that all blocks together keep for their backward."""
+    if run.levers:
+        return kept_with_levers(model, run)
     block = (
         _kept_by_norms(model, run)
         + _kept_by_attention(model, run)
@@ -77,7 +43,7 @@ def kept_by_last_norm(model: Architecture, run: Pass) -> int:
     """Bytes that the model's last norm keeps, and its output, which the head reads."""
     rms = model.family.norm == "rms"
     weight_gradient = run.element if run.full and rms else 0
-    kept = FLOAT if rms else run.element
+    kept = FLOAT if rms and not (run.levers and not model.family.offset_norm) else run.element
     return run.tokens * model.hidden * (kept + weight_gradient + run.element)
 
 
@@ -117,10 +83,8 @@ def _kept_by_attention(model: Architecture, run: Pass) -> int:
         # tanh of the scores, their softmax in float32, and that in 16 bit: 8 bytes either way.
         scores = model.heads * run.length * 2 * FLOAT
         return 3 * model.query * run.element + scores
-    eager = run.apart and run.length <= EAGER_LENGTH
-    weights = model.heads * run.length if eager else 0
     mask = run.length if run.padded else 0  # sdpa turns the mask into numbers, anew in each block
-    numbers = _kept_projections(model, run.padded) + model.query + mask + weights
+    numbers = _kept_projections(model, run.padded) + model.query + mask
     return numbers * run.element + model.heads * FLOAT
 
 

@@ -20,8 +20,6 @@ from tuner.base_models.lookup import BaseModel
 from tuner.device import Device
 from tuner.errors import RecipeError
 from tuner.memory.activations import (
-    FLOAT,
-    Pass,
     checkpoints,
     kept_by_blocks,
     kept_by_last_norm,
@@ -37,6 +35,7 @@ from tuner.memory.footprint import (
     optimizer_state,
     own_tile,
 )
+from tuner.memory.forward import FLOAT, Pass
 from tuner.memory.training_time import training_seconds, uses_levers
 from tuner.recipe import Recipe
 
@@ -274,7 +273,7 @@ class _Subject:
             dropout=self.recipe.lora.lora_dropout > 0,
             dora=self.dora,
             int8=self.recipe.quantization == "int8",
-            apart=uses_levers(self.recipe, self.device),
+            levers=uses_levers(self.recipe, self.device),
         )
 
     def _accumulates(self, micro: int) -> bool:
@@ -304,14 +303,15 @@ class _Subject:
     def _resident_file(self, loading: bool) -> int:
         """Bytes of the weights' file in memory, beyond those that serve as weights themselves.
 
-        A file in the right precision is mapped, and its pages are the weights; those of weights
-        that were quantized stay for as long as any other is in use. A file in another precision
-        goes when all of it is converted. On its way to a GPU, a file passes through the machine's
-        memory, not the card's.
+        A file in the right precision is mapped, and its pages are the weights. A file in another
+        precision, or of weights that were quantized, goes when all of it is converted. On its way
+        to a GPU, a file passes through the machine's memory, not the card's.
         """
         if self.device.kind == "cuda":
             return 0
+        if not loading:
+            return 0
         if round(self.base.weight_bytes / self.base.parameters) != self.element:
-            return self.base.weight_bytes if loading else 0
+            return self.base.weight_bytes
         quantized = self.recipe.quantization != "none"
         return self.model.linear_weights * self.element if quantized else 0

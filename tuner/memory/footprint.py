@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tuner.base_models.architecture import Architecture, Linear
-from tuner.memory.activations import FLOAT
+from tuner.memory.forward import FLOAT
 
 NF4_BLOCK = 64  # weights that share one absmax
 ABSMAX_BLOCK = 256  # absmax values, themselves in 8 bit, that share one more
@@ -31,9 +31,9 @@ TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 # float32 ones for the expression under way. Softcapping adds its tanh.
 TILE_BACKWARD = 7 * FLOAT + 1
 TILE_SOFTCAP = FLOAT
-# Of our own loss (training/speed/trained_loss.py): logits at once, and what is held for each of
-# them beside itself and its gradient in the weights' precision: itself in float32, and its exp.
-OWN_TILE, OWN_FLOATS = 1 << 24, 2
+# Of our own loss (training/speed/trained_loss.py): logits at once, which become their gradients in
+# place; and how many of them are in float32 at a time, twice.
+OWN_TILE, OWN_WIDENED = 1 << 24, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,10 @@ def logits_tile(model: Architecture, tokens: int, element: int, fused: bool) -> 
 
 def own_tile(model: Architecture, tokens: int, element: int) -> int:
     """The same for the loss of training/speed, were all tokens trained."""
-    logits = max(model.vocab, min(tokens * model.vocab, OWN_TILE))
-    return logits * (OWN_FLOATS * FLOAT + 2 * element) + tokens * model.hidden * element
+    logits, widened = (
+        max(model.vocab, min(tokens * model.vocab, most)) for most in (OWN_TILE, OWN_WIDENED)
+    )
+    return logits * element + 2 * widened * FLOAT + 2 * tokens * model.hidden * element
 
 
 def _quantized(linear: Linear, quantization: str) -> int:

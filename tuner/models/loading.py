@@ -72,9 +72,18 @@ def load_base(
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"base_model={recipe.base_model} cannot be loaded: {reason}") from error
+    if recipe.quantization != "none" and device.type == "cpu":
+        _let_go_of_file(model)
     prepare_4bit_layers(model, for_inference)
     model.config.use_cache = False  # generation asks for the cache by itself
     return model
+
+
+def _let_go_of_file(model: nn.Module) -> None:
+    """Copy what was not packed: it is a view into the weights' file, and keeps all of it mapped."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.clone()
 
 
 def quantization_config(recipe: Recipe, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.recipe import LEVERS, Recipe, chosen_levers
-from tuner.training.speed.lora_linear import fuse_lora, part_lora, qualifies
+from tuner.training.speed import gated_mlp, lora_linear, rms_norm, rotary
 from tuner.training.speed.trained_loss import lend_loss
 
-TRAINED_LOSS, ROW_ATTENTION, LORA_LINEAR = LEVERS
+TRAINED_LOSS, ROW_ATTENTION, LORA_LINEAR, GATED_MLP, RMS_NORM, ROTARY = LEVERS
 
 # What a config calls the number that its logits are multiplied with, or divided by.
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
@@ -70,13 +70,15 @@ def pull(model: Any, levers: Levers) -> None:
     """Change the model's forwards; weights and names stay as they are."""
     if TRAINED_LOSS in levers:
         lend_loss(_bare(model), logit_scale(model.config.get_text_config()))
-    if LORA_LINEAR in levers:
-        fuse_lora(model)
+    for lever, fuse in FUSED.items():
+        if lever in levers:
+            fuse(model)
 
 
 def release(model: Any) -> None:
-    """Give an adapter's layers peft's own forward back, as whoever loads it will compute."""
-    part_lora(model)
+    """Give layers their libraries' own forward back, as whoever loads the adapter will compute."""
+    for part in (lora_linear.part_lora, gated_mlp.part_mlps, rms_norm.part_norms):
+        part(model)
 
 
 def logit_scale(config: Any) -> float:
@@ -93,13 +95,13 @@ def _bare(model: Any) -> Any:
 
 
 def _none_fits(model: Any, recipe: Recipe) -> str:
-    if model.device.type != "cpu":
-        return "not measured on GPUs yet"
-    return "" if recipe.objective == "sft" else f"{recipe.objective} has a loss of its own"
+    return "" if model.device.type == "cpu" else "not measured on GPUs yet"
 
 
 def _no_trained_loss(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     config = model.config.get_text_config()
+    if recipe.objective != "sft":
+        return f"{recipe.objective} has a loss of its own"
     if recipe.adapter == "none":
         return "the head trains"
     if getattr(config, "final_logit_softcapping", None):
@@ -113,7 +115,7 @@ def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     config = model.config.get_text_config()
     if TRAINED_LOSS in reasons:
         return "it comes with trained_loss"
-    if recipe.lora.lora_dropout or recipe.neftune_noise_alpha:
+    if recipe.lora.lora_dropout or recipe.neftune_noise_alpha or _drops(config):
         # It would fall on other numbers than in a plain script, and NEFTune's depends on the shape.
         return "dropout and noise are drawn for padded rows"
     if _has_windows(config):
@@ -123,6 +125,12 @@ def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     if config._attn_implementation != "sdpa":
         return f"attention is {config._attn_implementation}"
     return ""
+
+
+def _drops(config: Any) -> bool:
+    """Whether a base brings dropout along, as StarCoder2's do: residual_dropout, resid_pdrop, …"""
+    given = config.to_dict().items()
+    return any(value for name, value in given if "drop" in name and "classifier" not in name)
 
 
 def _has_windows(config: Any) -> bool:
@@ -139,9 +147,27 @@ def _no_lora_linear(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     if recipe.dtype == "float16":
         return "float16 needs autocast"
     layers = [module for module in model.modules() if hasattr(module, "lora_A")]
-    if not layers or not all(map(qualifies, layers)):
+    if not layers or not all(map(lora_linear.qualifies, layers)):
         return "layers of another kind have an adapter"
     return ""
+
+
+def _no_gated_mlp(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    if LORA_LINEAR in reasons:
+        return "it comes with lora_linear"
+    if any(map(gated_mlp.qualifies, model.modules())):
+        return ""
+    return "no MLP is a gated one with LoRA on all of its layers, and without dropout"
+
+
+def _no_rms_norm(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    return "" if any(map(rms_norm.qualifies, model.modules())) else "no norm is as Llama's"
+
+
+def _no_rotary(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    if recipe.objective != "sft":
+        return "only measured for sft"
+    return "" if rotary.qualifies(model) else "positions are not turned as Llama's"
 
 
 # Lever → why it does not fit, "" where it does; a later one may ask about those before it.
@@ -149,4 +175,12 @@ CHECKS = {
     TRAINED_LOSS: _no_trained_loss,
     ROW_ATTENTION: _no_rows,
     LORA_LINEAR: _no_lora_linear,
+    GATED_MLP: _no_gated_mlp,
+    RMS_NORM: _no_rms_norm,
+    ROTARY: _no_rotary,
+}
+FUSED = {
+    LORA_LINEAR: lora_linear.fuse_lora,
+    GATED_MLP: gated_mlp.fuse_mlps,
+    RMS_NORM: rms_norm.fuse_norms,
 }

@@ -7,16 +7,17 @@ A batch without padding: its rows one after the other, each attending to itself 
 
 Rows of instruction data differ much in length: in a random batch of four, 44% of a padded batch is
 padding. Positions restart with every row, so a position means what it means in a row alone.
-A mask over all of them would cost what the padding did; here a row's scores are computed alone, as
-plain products up to EAGER_LENGTH tokens on CPUs (whose fused kernels have slow backwards at these
-lengths), and by torch's scaled_dot_product_attention beyond.
+A mask over all of them would cost what the padding did; here a row's queries go a block at a time
+against the keys up to the block's end, and so hardly a product is computed to be masked. Weights
+are made again in the backward, as in FlashAttention (https://arxiv.org/abs/2205.14135); of torch's
+own kernels on CPUs, the backward is slow at such lengths.
 Registered through transformers' attention interface (transformers.AttentionInterface).
-Not covered: sliding windows, attention sinks, soft caps (see levers.py).
+Not covered: GPUs, sliding windows, attention sinks, soft caps, dropout of weights (see levers.py).
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -25,8 +26,9 @@ from transformers import AttentionInterface
 from tuner.training.speed.trained_loss import IGNORED, next_tokens
 
 NAME = "tuner_rows"
-EAGER_LENGTH = 512  # tokens
-LENGTH_STEP = 32  # tokens
+BLOCK = 256  # queries at once
+# In 16 bits, oneDNN compiles and keeps a program for every shape that it meets.
+LENGTH_STEP = 64  # tokens
 
 
 class RowCollator:
@@ -93,76 +95,119 @@ def attend(
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     lengths = list(row_lengths or [query.shape[2]])
-    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
-    rows = [_row(q, k, v, scale, dropout) for q, k, v in parts]
-    return torch.cat(rows, dim=2).transpose(1, 2), None
+    attended: torch.Tensor = _Rows.apply(
+        query.squeeze(0), key.squeeze(0), value.squeeze(0), scale, lengths
+    )
+    return attended.unsqueeze(0), None
 
 
-def _row(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float
-) -> torch.Tensor:
-    length = query.shape[2]
-    if query.device.type != "cpu" or length > EAGER_LENGTH or dropout:
-        return functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=True, scale=scale,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )  # fmt: skip
-    # In 16 bits, oneDNN compiles and keeps a program for every length that it meets. What is put
-    # after a row is later than all of it, so nothing of the row sees it.
-    missing = -length % LENGTH_STEP
-    if missing:
-        query, key, value = (
-            functional.pad(states, (0, 0, 0, missing)) for states in (query, key, value)
-        )
-    row: torch.Tensor = _EagerRow.apply(query, key, value, scale)
-    return row[:, :, :length]
+class _Row(NamedTuple):
+    """Where a row stands, and how long it is with the padding that its programs want.
+
+    What is put after a row is later than all of it, so nothing of the row sees it.
+    """
+
+    start: int
+    end: int
+    padded: int
+
+    def of(self, states: torch.Tensor) -> torch.Tensor:
+        """Its part of (heads, T, D), as (heads, padded, D)."""
+        own = states[:, self.start : self.end]
+        return functional.pad(own, (0, 0, 0, self.padded - own.shape[1]))
+
+    def blocks(self) -> Iterator[slice]:
+        """Its queries, counted from its start."""
+        for first in range(0, self.padded, BLOCK):
+            yield slice(first, min(first + BLOCK, self.padded))
 
 
-class _EagerRow(torch.autograd.Function):
-    """softmax(q k' s) v of one row; what is kept for the backward is the weights, once.
+def _rows(lengths: Sequence[int], step: int) -> Iterator[_Row]:
+    start = 0
+    for length in lengths:
+        yield _Row(start, start + length, length - length % -step)
+        start += length
+
+
+class _Rows(torch.autograd.Function):
+    """softmax(q k' s) v, row by row and block by block.
 
     Heads that share a key lie one under the other: one product for all of them, nothing repeated.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        lengths: Sequence[int],
     ) -> torch.Tensor:
-        _, heads, length, width = query.shape
-        groups = key.shape[1]
-        stacked = (query * scale).reshape(groups, -1, width)
-        scores = (stacked @ key[0].transpose(1, 2)).view(heads, length, length).float()
-        scores.masked_fill_(_later(length, query.device), float("-inf"))
-        weights = torch.softmax(scores, -1).to(value.dtype).view(groups, -1, length)
-        ctx.save_for_backward(stacked, key, value, weights)
-        ctx.scale = scale
-        return (weights @ value[0]).view(1, heads, length, -1)
+        """query, key, value: (heads, T, D). Returns (T, heads, D)."""
+        attended = value.new_empty(query.shape[1], query.shape[0], value.shape[-1])
+        step = LENGTH_STEP if query.dtype != torch.float32 else 1
+        ctx.rows, ctx.scale = list(_rows(lengths, step)), scale
+        for row in ctx.rows:
+            q, k, v = row.of(query), row.of(key), row.of(value)
+            for block in row.blocks():
+                weights = _weights(_stacked(q[:, block], len(k)), k, block, scale)
+                _put(attended, row, block, weights @ v[:, : block.stop])
+        ctx.save_for_backward(query, key, value)
+        return attended
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
-        stacked, key, value, weights = ctx.saved_tensors
-        shape = upstream.shape[:3]
-        g = upstream.reshape(len(stacked), -1, upstream.shape[-1])
-        grad_value = weights.transpose(1, 2) @ g
-        error = (g @ value[0].transpose(1, 2)).float()
-        # The softmax's own backward: w (e - sum of w e); masked weights are zero.
-        error -= (error * weights).sum(-1, keepdim=True)
-        error = error.mul_(weights).to(key.dtype)
-        grad_query = (error @ key[0]) * ctx.scale
-        grad_key = error.transpose(1, 2) @ stacked
-        return grad_query.view(*shape, -1), grad_key[None], grad_value[None], None
+        query, key, value = ctx.saved_tensors
+        gradients = [torch.empty_like(states.transpose(0, 1)) for states in (query, key, value)]
+        upstream = upstream.transpose(0, 1)
+        for row in ctx.rows:
+            q, k, v, g = (row.of(states) for states in (query, key, value, upstream))
+            grad_k, grad_v = torch.zeros_like(k), torch.zeros_like(v)
+            for block in row.blocks():
+                stacked, given = _stacked(q[:, block], len(k)), _stacked(g[:, block], len(k))
+                seen = slice(0, block.stop)
+                weights = _weights(stacked, k, block, ctx.scale)
+                grad_v[:, seen].baddbmm_(weights.transpose(1, 2), given)
+                error = given @ v[:, seen].transpose(1, 2)
+                error = torch._softmax_backward_data(error, weights, -1, error.dtype)
+                grad_k[:, seen].baddbmm_(error.transpose(1, 2), stacked, alpha=ctx.scale)
+                _put(gradients[0], row, block, (error @ k[:, seen]).mul_(ctx.scale))
+            whole = slice(0, row.padded)
+            _put(gradients[1], row, whole, grad_k)
+            _put(gradients[2], row, whole, grad_v)
+        return *(gradient.transpose(0, 1) for gradient in gradients), None, None
 
 
-_masks: dict[tuple[int, torch.device], torch.Tensor] = {}
+def _stacked(states: torch.Tensor, groups: int) -> torch.Tensor:
+    """(heads, block, D) as (groups, heads of a group x block, D)."""
+    return states.reshape(groups, -1, states.shape[-1])
 
 
-def _later(length: int, device: torch.device) -> torch.Tensor:
-    """True where a key comes after its query; a corner of one mask that is made once."""
-    mask = _masks.get((EAGER_LENGTH, device))
-    if mask is None:
-        mask = torch.ones(EAGER_LENGTH, EAGER_LENGTH, dtype=torch.bool, device=device).triu(1)
-        _masks[EAGER_LENGTH, device] = mask
-    return mask[:length, :length]
+def _weights(stacked: torch.Tensor, key: torch.Tensor, block: slice, scale: float) -> torch.Tensor:
+    """Softmax of a block's queries over the keys up to its end: (groups, queries, keys)."""
+    scores = (stacked @ key[:, : block.stop].transpose(1, 2)).mul_(scale)
+    size = block.stop - block.start
+    by_head = scores.view(len(key), -1, size, block.stop)
+    by_head[..., block.start :] += _mask(size, scores.dtype)
+    return torch.softmax(scores, -1)
+
+
+def _put(whole: torch.Tensor, row: _Row, block: slice, states: torch.Tensor) -> None:
+    """Write a block's (groups, heads of a group x block, D) to (T, heads, D), padding left out."""
+    start, end = row.start + block.start, min(row.end, row.start + block.stop)
+    by_head = states.view(whole.shape[1], -1, whole.shape[-1])
+    whole[start:end] = by_head.transpose(0, 1)[: end - start]
+
+
+_masks: dict[torch.dtype, torch.Tensor] = {}
+
+
+def _mask(size: int, dtype: torch.dtype) -> torch.Tensor:
+    """-inf where a key comes after its query, else 0: a corner of one that is made once."""
+    if dtype not in _masks:
+        _masks[dtype] = torch.full((BLOCK, BLOCK), float("-inf"), dtype=dtype).triu(1)
+    return _masks[dtype][:size, :size]
 
 
 AttentionInterface.register(NAME, attend)

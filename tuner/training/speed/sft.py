@@ -5,12 +5,14 @@ What trl's SFT trainer does differently when levers are on: its loss and its bat
     trainer.adopt(levers)
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from tuner.training.speed.levers import NO_LEVERS, ROW_ATTENTION, TRAINED_LOSS, Levers
+from tuner.training.speed.levers import NO_LEVERS, ROTARY, ROW_ATTENTION, TRAINED_LOSS, Levers
+from tuner.training.speed.rotary import rotary_in_one
 from tuner.training.speed.row_attention import RowCollator, rows_attend_to_themselves
 from tuner.training.speed.trained_loss import IGNORED
 
@@ -41,10 +43,14 @@ class ByLevers:
         with self._attention():
             super().try_batch(rows)  # type: ignore[misc]
 
-    def _attention(self: Any) -> AbstractContextManager[None]:
-        if ROW_ATTENTION not in self.levers:
-            return nullcontext()
-        return rows_attend_to_themselves(self.model)
+    @contextmanager
+    def _attention(self: Any) -> Iterator[None]:
+        with ExitStack() as stack:
+            if ROW_ATTENTION in self.levers:
+                stack.enter_context(rows_attend_to_themselves(self.model))
+            if ROTARY in self.levers:
+                stack.enter_context(rotary_in_one(self.model))
+            yield
 
     def compute_loss(
         self: Any,
