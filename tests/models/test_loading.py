@@ -39,3 +39,31 @@ def test_a_base_that_answers_is_repacked_but_for_widths_that_cannot_be(tmp_path)
     assert packed(model) == {"q_proj", "o_proj"}
     with torch.no_grad():
         assert model(input_ids=torch.tensor([[3, 4, 5]])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"intermediate_size": 80},
+        {"num_key_value_heads": 1},
+        {"hidden_size": 72, "num_attention_heads": 3, "num_key_value_heads": 1},
+    ],
+    ids=str,
+)
+def test_a_base_of_any_width_generates_in_4_bits_what_it_would_if_it_were_to_train(tmp_path, shape):
+    folder = tiny_model(tmp_path, **shape)
+    slow, fast = load_nf4(folder), load_nf4(folder, for_inference=True)
+    prompts = {
+        "input_ids": torch.tensor([[3, 4, 5, 9, 10], [0, 0, 7, 8, 6]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]),
+    }
+    written = [
+        model.generate(**prompts, max_new_tokens=12, min_new_tokens=12, do_sample=False)
+        for model in (slow, fast)
+    ]
+    # The last of bfloat16's eight bits is 4e-3; both forms round their products on the way.
+    with torch.no_grad():
+        mine, theirs = (model(**prompts).logits[:, 2:] for model in (fast, slow))
+    assert (mine - theirs).norm() < 2e-2 * theirs.norm()
+    assert [ids.shape for ids in written] == [(2, 17), (2, 17)]
