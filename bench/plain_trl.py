@@ -3,39 +3,21 @@ A LoRA fine-tune as trl's documentation shows it: what bench/speed.py races agai
 
     python bench/plain_trl.py MODEL ROWS.jsonl OUT.json --steps 8 --batch 4 --max-length 512
 
-Nothing is tuned here on purpose: SFTTrainer with its defaults, on prompt and completion.
+Nothing is tuned here on purpose: SFTTrainer with its defaults, on prompt and completion. (One of
+them is gradient checkpointing.)
 """
 
 import argparse
-import json
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import load_dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
-
-class Watch(TrainerCallback):
-    """Seconds, tokens and loss of every step."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-        self.began = 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.steps.append({"seconds": time.perf_counter() - self.began, "ended": time.time()})
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.steps[-1] |= {"loss": logs["loss"], "tokens_so_far": logs["num_tokens"]}
+from bench.watch import Watch
 
 
 def main() -> None:
@@ -80,7 +62,7 @@ def main() -> None:
             callbacks=[watch],
         )
         trainer.train()
-    chosen.out.write_text(json.dumps(watch.steps))
+    watch.write(chosen.out)
 
 
 if __name__ == "__main__":

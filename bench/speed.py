@@ -1,187 +1,188 @@
 """
-Training speed: ours, ours without its levers, and trl as its documentation shows it, in a race.
+Training speed: ours, ours without its levers, trl as its documentation shows it, LLaMA-Factory.
 
     python bench/speed.py                                  # 135 M, LoRA bf16, about ten minutes
-    python bench/speed.py --nf4 --rounds 1 --racers all ours plain
+    python bench/speed.py --nf4 --rounds 1 --racers plain ours "without lora_linear"
     python bench/speed.py --model starter --batch 16
+    LLAMA_FACTORY_PYTHON=…/bin/python python bench/speed.py    # bench/peers.md: how to install it
 
 A random Llama of SmolLM2-135M's shape (or the built-in model), rows made of this project's own
 functions, LoRA r 16 on all linear layers, loss on answers only. Racers are processes of their own
-and take turns, so that what else the machine does strikes all of them. Printed: non-padding tokens
-a second over the steps after the first two, peak memory of the whole process, seconds from its
-start to the end of the first step, share of the machine's bf16 matrix product peak, and the loss
-of the last step, which must agree.
+and take turns, so that what else the machine does strikes all of them; laps.py says how tokens a
+second and memory are counted. Printed beside them: seconds from the process's start to the end of
+the first step, the share of the machine's bf16 matrix product peak, and the loss of the last step.
+A loss that differs from the first racer's by more than 1% is an error, as is another number of
+tokens: they did not do the same.
 Useful arithmetic counts a frozen layer's forward and backward, 4 operations a weight and token, an
 adapter's 6, and the head's 4 on trained tokens; attention's own products are left out.
 """
 
 import argparse
-import ast
 import json
 import os
+import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from bench.playground import SMOLLM2_135M, save_random_llama
-from tuner.recipe import LEVERS, make_recipe
-from tuner.runs.store import RunStore
+from bench.code_rows import Rows, functions, write_rows
+from bench.laps import (
+    FACTORY,
+    FACTORY_FASTER,
+    PLAIN,
+    RACERS,
+    ROOT,
+    Job,
+    Lap,
+    memory_of_imports,
+    race,
+)
+from bench.playground import save_random_llama
 from tuner.starter import STARTER_DIR
 
-WARM_UP = 2  # steps
-TRAINED_SHARE = 0.5  # of the tokens of these rows, about
-HERE = Path(__file__).resolve().parent
-# Name → the recipe's `levers`; trl's own script has none.
-RACERS: dict[str, Any] = {
-    "plain": None,
-    "none": "none",
-    "ours": "auto",
-    **{f"only {name}": [name] for name in LEVERS},
-    **{f"without {name}": [each for each in LEVERS if each != name] for name in LEVERS},
-}
-
-
-@dataclass
-class Lap:
-    """One process's run.
-
-    Attributes:
-        speed: Non-padding tokens a second after the first steps.
-        memory: Bytes at the peak, imports included.
-        first: Seconds from start to the end of the first step.
-    """
-
-    speed: float
-    memory: float
-    first: float
-    loss: float
+RANK = 16
+TOLERANCE = 0.01  # between two racers' losses
+FACTORY_VARIABLE = "LLAMA_FACTORY_PYTHON"
 
 
 def main() -> None:
     """Let the racers take turns; print medians and ratios."""
     chosen = arguments()
+    print(machine(), flush=True)
+    peak = matmul_peak()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = STARTER_DIR if chosen.model == "starter" else folder / "llama-135m"
-        if model != STARTER_DIR:
-            save_random_llama(model)
-        rows = folder / "rows.jsonl"
-        rows.write_text("".join(json.dumps(row) + "\n" for row in functions()))
-        laps: dict[str, list[Lap]] = {racer: [] for racer in chosen.racers}
-        for _ in range(chosen.rounds):
-            for racer in chosen.racers:
-                laps[racer].append(race(racer, model, rows, folder, chosen))
-                print(f"  {racer}: {laps[racer][-1]}", flush=True)
-        show(laps, chosen)
+        model = model_folder(chosen.model, folder)
+        rows = write_rows(functions(), folder / "rows.jsonl", chosen.max_length)
+        job = Job(
+            *(model, rows.path, chosen.batch, chosen.max_length, chosen.steps, chosen.nf4),
+            factory=chosen.llama_factory,
+        )
+        print(sentence(chosen, rows), flush=True)
+        laps = take_turns(chosen.racers, job, chosen.rounds, folder)
+        imports = {racer: memory_of_imports(racer, job, folder) for racer in laps}
+        show(laps, imports, useful_operations(model, rows.trained), max(peak, matmul_peak()))
+    require_agreement(laps)
 
 
 def arguments() -> argparse.Namespace:
     """What to race, how long, how often."""
     parser = argparse.ArgumentParser(description=__doc__.strip().split("\n")[0])
-    parser.add_argument("--racers", nargs="*", default=["plain", "none", "ours"], choices=RACERS)
+    parser.add_argument("--racers", nargs="*", choices=RACERS, help="the first is compared with")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--model", choices=["135m", "starter"], default="135m")
     parser.add_argument("--nf4", action="store_true")
-    return parser.parse_args()
-
-
-def race(racer: str, model: Path, rows: Path, folder: Path, chosen: Any) -> Lap:
-    """One process from start to end."""
-    if racer == "plain":
-        return plain_lap(model, rows, folder / "plain.json", chosen)
-    return our_lap(RACERS[racer], model, rows, RunStore(folder / "runs"), chosen)
-
-
-def plain_lap(model: Path, rows: Path, out: Path, chosen: Any) -> Lap:
-    """trl's own script."""
-    command = [HERE / "plain_trl.py", model, rows, out, "--steps", chosen.steps]
-    command += ["--batch", chosen.batch, "--max-length", chosen.max_length]
-    began, memory = run([*command, "--nf4"] if chosen.nf4 else command)
-    steps = json.loads(out.read_text())
-    tokens = steps[-1]["tokens_so_far"] - steps[WARM_UP - 1]["tokens_so_far"]
-    seconds = sum(step["seconds"] for step in steps[WARM_UP:])
-    return Lap(tokens / seconds, memory, steps[0]["ended"] - began, steps[-1]["loss"])
-
-
-def our_lap(levers: Any, model: Path, rows: Path, store: RunStore, chosen: Any) -> Lap:
-    """A run of ours, its proof at the end included in the memory."""
-    recipe = {
-        "base_model": str(model),
-        "quantization": "nf4" if chosen.nf4 else "none",
-        "dtype": "bfloat16",
-        "dataset": {"source": str(rows), "eval_fraction": 0},
-        "max_length": chosen.max_length,
-        "batch_size": chosen.batch,
-        "micro_batch_size": chosen.batch,
-        "max_steps": chosen.steps,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 0,
-        "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
-        "levers": levers,
-    }
-    made = store.create(make_recipe(recipe), "race")
-    began, memory = run(["-m", "tuner.training", made.dir])
-    steps = [event for event in made.events()[0] if event["kind"] == "metric"]
-    speed = statistics.median(step["tokens_per_second"] for step in steps[WARM_UP:])
-    return Lap(speed, memory, steps[0]["time"] - began, steps[-1]["loss"])
-
-
-def run(words: list[Any]) -> tuple[float, float]:
-    """Run Python to its end; returns when it began, and its peak memory in bytes."""
-    began = time.time()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    parser.add_argument(
+        "--llama-factory",
+        metavar="PYTHON",
+        default=os.environ.get(FACTORY_VARIABLE) or None,
+        help=f"the Python of LLaMA-Factory's venv (bench/peers.md), or {FACTORY_VARIABLE}",
     )
-    assert process.stderr
-    said = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(said.decode()[-3000:])
-    return began, used.ru_maxrss * 1024.0
+    chosen = parser.parse_args()
+    factories = [FACTORY, FACTORY_FASTER]
+    if not chosen.racers:
+        chosen.racers = [PLAIN, *(factories if chosen.llama_factory else []), "none", "ours"]
+    if set(chosen.racers) & set(factories) and not chosen.llama_factory:
+        parser.error(f"{FACTORY} has a venv of its own: name its Python with --llama-factory.")
+    return chosen
 
 
-def show(laps: dict[str, list[Lap]], chosen: Any) -> None:
-    """Medians of all rounds, and ratios within each."""
-    peak = matmul_peak()
+def model_folder(name: str, folder: Path) -> Path:
+    """The built-in model, or a random one that is made here."""
+    if name == "starter":
+        return STARTER_DIR
+    made = folder / "llama-135m"
+    save_random_llama(made)
+    return made
+
+
+def take_turns(racers: list[str], job: Job, rounds: int, folder: Path) -> dict[str, list[Lap]]:
+    """All racers' laps, a round after the other."""
+    laps: dict[str, list[Lap]] = {racer: [] for racer in racers}
+    for number in range(rounds):
+        for racer in racers:
+            own = folder / f"{number} {racer}"
+            own.mkdir()
+            laps[racer].append(race(racer, job, own))
+            print(f"  {racer}: {laps[racer][-1]}", flush=True)
+    return laps
+
+
+def show(
+    laps: dict[str, list[Lap]], imports: dict[str, int], operations: float, peak: float
+) -> None:
+    """Medians of all rounds, and ratios within each.
+
+    Args:
+        imports: Bytes of a process that only imports what a racer does.
+        operations: Useful ones a token.
+        peak: Operations a second in matrix products, the better of before and after.
+    """
     print(f"\nbf16 matrix products: {peak / 1e9:.0f} GFLOP/s; load {os.getloadavg()[0]:.1f}")
-    print("racer | tokens/s | to the first | memory | first step | of peak | last loss")
+    print("| racer | tokens/s | to the first | memory | beyond imports | to the first |", end="")
+    print(" first step | of peak | last loss |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    base = next(iter(laps.values()))
     for racer, found in laps.items():
         speed, memory, first, loss = (
             statistics.median(getattr(lap, name) for lap in found)
             for name in ("speed", "memory", "first", "loss")
         )
-        slowest = next(iter(laps.values()))
-        ratios = [lap.speed / base.speed for lap, base in zip(found, slowest, strict=True)]
+        faster = statistics.median(a.speed / b.speed for a, b in zip(found, base, strict=True))
+        smaller = statistics.median(a.memory / b.memory for a, b in zip(found, base, strict=True))
         print(
-            f"{racer} | {speed:.0f} | {statistics.median(ratios):.2f}x | {memory / 1e9:.2f} GB | "
-            f"{first:.1f} s | {share(speed, peak, chosen):.0%} | {loss:.4f}"
+            f"| {racer} | {speed:.0f} | {faster:.2f}x | {memory / 1e9:.2f} GB | "
+            f"{(memory - imports[racer]) / 1e9:.2f} GB | {smaller:.2f}x | {first:.1f} s | "
+            f"{speed * operations / peak:.0%} | {loss:.4f} |"
         )
 
 
-def share(speed: float, peak: float, chosen: Any) -> float:
-    """Useful arithmetic over what the machine can do; of the 135 M model."""
-    shape = SMOLLM2_135M
+def require_agreement(laps: dict[str, list[Lap]]) -> None:
+    """All racers trained on the same tokens, and learned the same.
+
+    Raises:
+        SystemExit: They did not.
+    """
+    name, (base, *_) = next(iter(laps.items()))
+    for racer, (lap, *_) in laps.items():
+        if lap.tokens != base.tokens:
+            raise SystemExit(f"{racer} trained on {lap.tokens} tokens, {name} on {base.tokens}.")
+        if abs(lap.loss - base.loss) > TOLERANCE * base.loss:
+            raise SystemExit(f"The last loss of {racer} is {lap.loss}, that of {name} {base.loss}.")
+
+
+def useful_operations(model: Path, trained: float) -> float:
+    """Operations a token that LoRA training cannot do without.
+
+    Args:
+        trained: Share of the tokens on which there is a loss.
+    """
+    shape = json.loads((model / "config.json").read_text())
     width, layers, inner = (
         shape[key] for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
     )
     keys = width * shape["num_key_value_heads"] // shape["num_attention_heads"]
     linear = layers * (2 * width * width + 2 * width * keys + 3 * width * inner)
-    adapter = 16 * layers * (4 * width + 2 * (width + keys) + 3 * (width + inner))
+    adapter = RANK * layers * (4 * width + 2 * (width + keys) + 3 * (width + inner))
     head = width * shape["vocab_size"]
-    return speed * (4 * linear + 6 * adapter + 4 * head * TRAINED_SHARE) / peak
+    return float(4 * linear + 6 * adapter + 4 * head * trained)
+
+
+def attention_operations(model: Path, length: float) -> float:
+    """Operations a token of attention's products, in rows of this many tokens.
+
+    Two products with what stands before, half of the row on average, forward and twice backward.
+    """
+    shape = json.loads((model / "config.json").read_text())
+    return float(6 * length * shape["hidden_size"] * shape["num_hidden_layers"])
 
 
 def matmul_peak() -> float:
@@ -195,20 +196,34 @@ def matmul_peak() -> float:
     return float(2 * 2048**3 / min(taken))
 
 
-def functions() -> Iterator[dict[str, Any]]:
-    """This project's documented functions: asked for by their module's words and their own."""
-    for path in sorted((HERE.parent / "tuner").rglob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        module = ast.parse(source)
-        about = ast.get_docstring(module) or ""
-        for node in ast.walk(module):
-            told = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
-            if told:
-                text = ast.get_source_segment(source, node) or ""
-                yield {
-                    "prompt": [{"role": "user", "content": f"{about}\n\n{told.splitlines()[0]}"}],
-                    "completion": [{"role": "assistant", "content": text}],
-                }
+def machine() -> str:
+    """Processor, cores, torch and commit: what figures are worth nothing without."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    bf16 = "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else "no AVX512-BF16"
+    return (
+        f"{processor} ({bf16}), {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, commit {commit()}, load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def commit() -> str:
+    """The commit that is measured, and whether files differ from it."""
+    asked = ["git", "describe", "--always", "--dirty=, changed", "--exclude", "*"]
+    said = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    return said.stdout.strip() or "unknown"
+
+
+def sentence(chosen: argparse.Namespace, rows: Rows) -> str:
+    """What is raced."""
+    return (
+        f"{chosen.model}, {'QLoRA NF4' if chosen.nf4 else 'LoRA bf16'}, batch {chosen.batch}, "
+        f"max_length {chosen.max_length}, {chosen.steps} steps, {chosen.rounds} rounds; "
+        f"{rows.count:,} rows of {rows.mean:.0f} tokens, {rows.trained:.0%} of which are answers"
+    )
 
 
 if __name__ == "__main__":
