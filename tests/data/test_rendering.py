@@ -1,8 +1,12 @@
 """The one renderer: what is trained, where an answer stops, and what chat sees."""
 
 import pytest
+from tokenizers import normalizers, pre_tokenizers, processors
 
 from tests.tiny_models import CHAT_TEMPLATE, END, tiny_tokenizer
+from tuner.data import rendering
+from tuner.data.answer_text import AHEAD, Written
+from tuner.data.chat_template import Span
 from tuner.data.rendering import (
     IGNORE_INDEX,
     Rendered,
@@ -33,6 +37,10 @@ REWRITES_HISTORY = CHAT_TEMPLATE.replace(
     "{{ message['content'] }}",
     "{% if loop.last and message['role'] == 'assistant' %}<think></think>{% endif %}"
     "{{ message['content'] }}",
+)
+SEVENS = (
+    "{% if '7' in messages[0]['content'] %}{{ raise_exception('no sevens') }}{% endif %}"
+    + CHAT_TEMPLATE
 )
 NO_STOP = CHAT_TEMPLATE.replace("<|im_end|>", "")
 
@@ -178,8 +186,105 @@ def test_a_system_message_goes_into_the_first_user_turn_where_there_is_no_such_r
 
 
 def test_a_token_that_begins_before_the_answer_is_context():
-    assert mask_labels([1, 2, 3], [(0, 3), (3, 5), (5, 6)], [(2, 5)]) == [
-        IGNORE_INDEX,
-        2,
-        IGNORE_INDEX,
-    ]
+    chat = renderer("{{ messages[0]['content'] }}{% generation %}{{ messages[1]['content'] }}"
+                    "{% endgeneration %}<|im_end|>")  # fmt: skip
+    turns = [{"role": "user", "content": "wri"}, {"role": "assistant", "content": "tten notice"}]
+    rendered = chat.render({"messages": turns})
+
+    first = rendered.labels.index(next(label for label in rendered.labels if label >= 0))
+    assert rendered.offsets[first - 1][0] < 3 < rendered.offsets[first - 1][1]
+    assert rendered.offsets[first][0] > 3
+    assert rendered.labels[first:] == rendered.input_ids[first:]
+
+
+def by_every_offset(ids: list[int], offsets: list[Span], spans: list[Span]) -> list[int]:
+    """Labels as they are defined: a token is trained if it begins inside an answer."""
+    inside = [any(start <= begin < end for start, end in spans) for begin, _ in offsets]
+    return [index if hit else IGNORE_INDEX for index, hit in zip(ids, inside, strict=True)]
+
+
+TOKENIZERS = {
+    "bytes": (pre_tokenizers.ByteLevel(add_prefix_space=False), None, None),
+    "offsets without white space": (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        None,
+        processors.ByteLevel(trim_offsets=True),
+    ),
+    "spaces as signs": (pre_tokenizers.Metaspace(prepend_scheme="first"), None, None),
+    "signs taken apart": (pre_tokenizers.ByteLevel(), normalizers.NFKD(), None),
+    "white space left out": (pre_tokenizers.Whitespace(), normalizers.Lowercase(), None),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, MARKED, MARKED_WITHOUT_STOP, NO_STOP])
+def test_labels_are_those_that_the_place_of_every_token_gives(kind, template):
+    tokenizer = tiny_tokenizer(template)
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer, normalizer, post_processor = TOKENIZERS[kind]
+    if normalizer:
+        backend.normalizer = normalizer
+    if post_processor:
+        backend.post_processor = post_processor
+    chat = Renderer(complete_tokenizer(tokenizer, "tiny"))
+    rows = [{"messages": TALK}, {"messages": TALK[1:3]}, {"text": " ﬁne ½ e\u0301\n\n 👩‍🚀 "}]
+
+    texts = chat.write(rows)
+
+    for (ids, ranges), (text, spans) in zip(chat.encode(texts), texts, strict=True):
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        expected = by_every_offset(ids.tolist(), offsets["offset_mapping"], spans)
+        assert mask_labels(ids, ranges).tolist() == expected
+        assert any(label >= 0 for label in expected)
+
+
+@pytest.mark.parametrize(
+    "template", [CHAT_TEMPLATE, MARKED, NO_SYSTEM, REWRITES_HISTORY, NO_STOP, SEVENS, None]
+)
+def test_many_are_written_as_each_by_itself_and_what_is_refused_is_told_for_its_row(template):
+    rows = [
+        {"messages": [{"role": "user", "content": f"Number {n}?"}, *TALK[2 + n % 3 :]]}
+        for n in range(2 * AHEAD + 7)
+    ] + [{"messages": TALK}, {"text": "7"}]
+    rows = [row for row in rows if "text" in row or row["messages"][-1]["role"] == "assistant"]
+    chat = renderer(template)
+
+    many = chat.write(rows)
+
+    alone = [chat.write([row])[0] for row in rows]
+    assert list(map(told, many)) == list(map(told, alone))
+    refused = [text for text in many if isinstance(text, DatasetError)]
+    assert len(refused) == (sum("7" in str(row) for row in rows[:-1]) if template == SEVENS else 0)
+
+
+def told(text: Written | DatasetError) -> Written | str:
+    return str(text) if isinstance(text, DatasetError) else text
+
+
+def test_many_pairs_are_written_as_each_by_itself():
+    chat = renderer(CHAT_TEMPLATE)
+    rows = [
+        {"prompt": TALK[:2], "chosen": TALK[2:3], "rejected": TALK[4:5]},
+        {"prompt": TALK[1:4], "completion": TALK[4:5]},
+    ] * AHEAD
+
+    assert chat.write_pairs(rows) == [chat.write_pairs([row])[0] for row in rows]
+
+
+def test_cutting_and_padding_that_others_switched_on_touch_no_text():
+    chat = renderer(CHAT_TEMPLATE)
+    before = chat.render({"messages": TALK})
+    chat.tokenizer(["a", "a longer text"], truncation=True, max_length=2, padding=True)
+
+    assert chat.render({"messages": TALK}) == before
+    chat.tokenizer(["a", "a longer text"], truncation=True, max_length=2, padding=True)
+    assert chat.encode(chat.write([{"messages": TALK}]))[0].ids.tolist() == before.input_ids
+
+
+def test_texts_of_any_length_are_encoded_alike(monkeypatch):
+    chat = renderer(CHAT_TEMPLATE)
+    texts = chat.write([{"text": "word " * n} for n in (1, 400, 3, 2, 900)])
+    whole = [ids.tolist() for ids, _ in chat.encode(texts)]
+    monkeypatch.setattr(rendering, "ENCODED_CHARACTERS", 100)
+
+    assert [ids.tolist() for ids, _ in chat.encode(texts)] == whole

@@ -5,7 +5,7 @@ from datasets import Dataset
 
 from tests.tiny_models import tiny_tokenizer
 from tuner.data.rendering import IGNORE_INDEX, Renderer
-from tuner.data.tokenized import require_trained_rows, tokenize
+from tuner.data.tokenized import TokenReport, require_trained_rows, tokenize, tokenize_rows
 from tuner.data.tokenizer import complete_tokenizer
 from tuner.errors import DatasetError
 
@@ -95,6 +95,42 @@ def test_one_row_that_the_template_refuses_does_not_take_the_others_with_it():
 
     assert len(tokens) == 2
     assert list(report.dropped.values()) == [{"count": 1, "lines": [3]}]
+
+
+def test_the_reasons_and_lines_of_many_rows_are_those_of_each_in_its_order(tmp_path):
+    chat = renderer(64)
+    chat.tokenizer.chat_template = (
+        "{% if '7' in messages[0]['content'] %}{{ raise_exception('no sevens') }}{% endif %}"
+        + chat.tokenizer.chat_template
+    )
+    rows = [conversation(f"{n}? " * (1 + n % 40), "Yes. " * (n % 9 + 1), n) for n in range(2300)]
+    progress: list[int] = []
+
+    tokens, report = tokenize(Dataset.from_list(rows), chat, tmp_path / "t.arrow", progress.append)
+
+    one_by_one = TokenReport()
+    kept = [tokenize_rows([row], chat, one_by_one) for row in rows]
+    assert tokens["input_ids"] == [ids for columns in kept for ids in columns["input_ids"]]
+    assert tokens["labels"] == [labels for columns in kept for labels in columns["labels"]]
+    assert report == one_by_one
+    assert len(report.dropped) == 2
+    assert (progress[0], progress[-1], report.rows) == (1000, 2300, 2300)
+
+
+def test_a_side_of_which_nothing_trains_has_its_columns_and_no_row(tmp_path):
+    tokens, _ = tokenize(Dataset.from_list(ROWS[1:2]), renderer(40), tmp_path / "eval.arrow")
+
+    assert (len(tokens), tokens.column_names) == (0, ["input_ids", "labels"])
+
+
+def test_what_ends_the_tokenizing_leaves_no_half_written_file(tmp_path):
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(Dataset.from_list(ROWS), renderer(64), tmp_path / "train.arrow", stop)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_in_which_nothing_trains_is_refused_with_the_reason():

@@ -12,6 +12,7 @@ from tuner.service import previewing
 from tuner.service.previewing import (
     PREPARED_KEPT,
     data_key,
+    hand_over,
     look,
     prepared_data,
     preview_document,
@@ -24,6 +25,7 @@ ROWS = [{"question": f"What is {n} plus {n}?", "answer": f"It is {n + n}."} for 
 @pytest.fixture(autouse=True)
 def nothing_prepared(monkeypatch):
     previewing._prepared.clear()
+    previewing._made_of.clear()
     yield
     for data in previewing._prepared.values():
         data.close()
@@ -228,6 +230,42 @@ def test_a_document_raises_what_a_look_tells(data, settings, kind):
     with pytest.raises(kind) as error:
         preview_document(recipe_of(data, **settings))
     assert look(recipe_of(data, **settings))["problems"] == error.value.problems
+
+
+def test_a_run_is_given_what_was_previewed_and_nothing_that_was_not(data, tmp_path):
+    assert not hand_over(recipe_of(data), tmp_path / "unseen" / "data")
+    look(recipe_of(data))
+    assert not hand_over(recipe_of(data, {"seed": 7}), tmp_path / "other" / "data")
+    assert hand_over(recipe_of(data, learning_rate=1e-3), tmp_path / "run" / "data")
+    names = {path.name for path in (tmp_path / "run" / "data").rglob("*") if path.is_file()}
+    assert names == {
+        "train.jsonl", "eval.jsonl", "report.json", "train.arrow", "eval.arrow", "tokens.json",
+    }  # fmt: skip
+    assert not list(tmp_path.glob("unseen/*")) + list(tmp_path.glob("other/*"))
+
+
+def test_a_run_is_not_given_what_was_changed_since(data, tmp_path):
+    look(recipe_of(data))
+    write(data, ROWS[:20])
+    assert not hand_over(recipe_of(data), tmp_path / "run" / "data")
+
+
+def test_a_run_is_not_given_a_folder_of_which_one_file_was_changed(tmp_path):
+    folder = tmp_path / "rows" / "deep"
+    folder.mkdir(parents=True)
+    write(folder / "a.jsonl", ROWS[:12])
+    write(folder / "b.jsonl", ROWS[12:])
+    recipe = recipe_of(tmp_path / "rows")
+    assert look(recipe)["preview"] is not None
+    assert hand_over(recipe, tmp_path / "first" / "data")
+    write(folder / "b.jsonl", ROWS[13:])
+    assert not hand_over(recipe, tmp_path / "second" / "data")
+
+
+def test_a_run_that_cannot_be_given_anything_begins_as_ever(data, tmp_path):
+    look(recipe_of(data))
+    (tmp_path / "run").write_text("no folder")
+    assert not hand_over(recipe_of(data), tmp_path / "run" / "data")
 
 
 def test_cleaned_rows_are_those_that_are_kept_and_train_as_they_stand(tmp_path):

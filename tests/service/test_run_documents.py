@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.runs.children import COMPLETES, OBEYS, trains_as, until
-from tuner.errors import RunError
+from tuner.errors import DatasetError, RunError
 from tuner.recipe import make_recipe
 from tuner.runs import launch
 from tuner.runs.events import EventWriter
@@ -49,6 +49,19 @@ def plain(document):
     """What a document is after it went over a wire; the same, or it is none."""
     assert json.loads(json.dumps(document)) == document
     return document
+
+
+def test_a_hand_over_comes_before_the_run_is_in_line_and_its_failure_stops_nothing(store):
+    seen = []
+
+    def fail(recipe, data_dir):
+        run = store.get(data_dir.parent.name)
+        seen.append((recipe, run.status()["waiting_since"]))
+        raise DatasetError("The process that reads the data ended unexpectedly.")
+
+    document = enqueue_document(store, RECIPE, "run", hand_over=fail)
+    assert seen == [(RECIPE, None)]
+    assert document["position"] == 1
 
 
 def test_a_run_that_is_put_in_line_is_made_and_says_its_place(store):

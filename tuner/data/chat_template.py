@@ -24,6 +24,7 @@ from typing import Any
 
 from jinja2 import Environment
 from jinja2.exceptions import TemplateError
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tuner.errors import ModelError
@@ -65,24 +66,48 @@ class ChatTemplate:
             TemplateError: The template refuses the conversation, or fails at it.
             ModelError: It exceeds a limit, so nothing can be done with this model.
         """
+        return self._within_limits([messages], add_generation_prompt)[0]
+
+    def render_many(
+        self, conversations: Sequence[Sequence[dict[str, str]]], add_generation_prompt: bool = False
+    ) -> list[tuple[str, list[Span]]]:
+        """Several conversations within the limits of one, which costs much less than one by one.
+
+        Returns:
+            As `render`, of each; nothing at all where one of them fails: render each by itself.
+        """
+        try:
+            return self._within_limits(conversations, add_generation_prompt)
+        except (TemplateError, ModelError):
+            return []
+
+    def _within_limits(
+        self, conversations: Sequence[Sequence[dict[str, str]]], add_generation_prompt: bool
+    ) -> list[tuple[str, list[Span]]]:
         template = self._tokenizer.chat_template
         _refuse_powers(template)
         marked = "{% generation" in re.sub(r"\{%-\s*", "{% ", template)
         begun = time.monotonic()
         with _limits():
+            _with_plain_globals(template)
             texts, spans = render_jinja_template(
-                [list(messages)],
+                [list(messages) for messages in conversations],
                 chat_template=template,
                 return_assistant_tokens_mask=marked,
                 add_generation_prompt=add_generation_prompt,
                 **self._tokenizer.special_tokens_map,
             )
-        self._require_quick(time.monotonic() - begun)
-        _require_short(texts[0], messages)
-        return texts[0], [(start, end) for start, end in spans[0]] if marked else []
+        self._require_quick(time.monotonic() - begun, len(conversations))
+        for text, messages in zip(texts, conversations, strict=True):
+            _require_short(text, messages)
+        marks = spans if marked else [[]] * len(texts)
+        return [
+            (text, [(start, end) for start, end in found])
+            for text, found in zip(texts, marks, strict=True)
+        ]
 
-    def _require_quick(self, seconds: float) -> None:
-        self._seconds, self._rendered = self._seconds + seconds, self._rendered + 1
+    def _require_quick(self, seconds: float, conversations: int) -> None:
+        self._seconds, self._rendered = self._seconds + seconds, self._rendered + conversations
         if self._seconds > SECONDS + MEAN_SECONDS * self._rendered:
             raise _too_long(f"{self._rendered:,} conversations took {self._seconds:,.0f} seconds")
 
@@ -129,6 +154,16 @@ class _Watch:
 
 _watch = _Watch()
 _one_at_a_time = threading.RLock()  # the memory's limit is the process's
+
+
+@contextmanager
+def no_template_runs() -> Iterator[None]:
+    """While another thread takes much memory (loads a model, opens CUDA): templates wait for it.
+
+    The limit on a template's memory is the whole process's, and would strike that thread.
+    """
+    with _one_at_a_time:
+        yield
 
 
 @contextmanager
@@ -181,6 +216,16 @@ def _memory_limits(more: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
     if not pages or (soft != resource.RLIM_INFINITY and soft <= wanted):
         return None
     return (soft, hard), (wanted, hard)
+
+
+@lru_cache(maxsize=8)
+def _with_plain_globals(template: str) -> None:
+    """Jinja copies a template's globals for each rendering; of its chain of dicts that is slow."""
+    compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
+    if compile_template is None:
+        return  # no longer where transformers had it: then it takes a quarter longer
+    compiled = compile_template(template)
+    compiled.globals = dict(compiled.globals)
 
 
 @lru_cache(maxsize=8)

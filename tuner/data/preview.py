@@ -23,6 +23,7 @@ from tuner.data.data_report import DataReport, Recognised
 from tuner.data.prepare import Progress, load_examples, prepare_dataset
 from tuner.data.rendering import IGNORE_INDEX, Rendered, Renderer
 from tuner.data.stored import Side
+from tuner.data.stored_tokens import FOLDER, hand_over, save_reports, tokens_mark, tokens_path
 from tuner.data.tokenized import LINES_KEPT, TokenReport, require_trained_rows, tokenize
 from tuner.errors import DatasetError
 from tuner.recipe import Recipe
@@ -163,8 +164,14 @@ class PreviewedData:
                 progress=progress,
             )
             self._sides = [load_examples(directory, "train"), load_examples(directory, "eval")]
-            self._tokens = [self._tokenized(side, progress) for side in self._sides]
+            mark = tokens_mark(directory, self._renderer)  # while the tokenizer is as it was loaded
+            self._tokens = [
+                self._tokenized("train", self._sides[0], progress),
+                self._tokenized("eval", self._sides[1], progress),
+            ]
             require_trained_rows(self._tokens[0], recipe.max_length)
+            reports: dict[Side, TokenReport] = {"train": self._tokens[0], "eval": self._tokens[1]}
+            save_reports(directory / FOLDER, reports, mark)
         except BaseException:
             self.close()
             raise
@@ -194,11 +201,20 @@ class PreviewedData:
                 with (Path(self._folder.name) / name).open(encoding="utf-8") as lines:
                     file.writelines(_without_source(line) for line in lines)
 
-    def _tokenized(self, side: Dataset, progress: Progress | None) -> TokenReport:
-        if not len(side):
+    def hand_over(self, data_dir: Path) -> None:
+        """Give a new run these rows and their tokens.
+
+        Raises:
+            OSError: As stored_tokens.hand_over; the run is as it was.
+        """
+        hand_over(Path(self._folder.name), data_dir)
+
+    def _tokenized(self, side: Side, examples: Dataset, progress: Progress | None) -> TokenReport:
+        folder = Path(self._folder.name) / FOLDER
+        folder.mkdir(exist_ok=True)
+        if not len(examples):
             return TokenReport()
-        path = Path(self._folder.name) / f"{side._fingerprint}.arrow"
-        return tokenize(side, self._renderer, path, progress)[1]
+        return tokenize(examples, self._renderer, tokens_path(folder, side), progress)[1]
 
 
 def _question(row: dict[str, Any]) -> str | None:

@@ -1,28 +1,52 @@
 """
 The one place where text becomes token ids: for training, preview, chat and evaluation.
 
-A conversation is rendered by the tokenizer's chat template, tokenized once, and the tokens of the
-assistant's answers and their stop tokens are trained; everything else is context. Which characters
-are an answer comes from the template's `{% generation %}` markers, or, without markers, from
-rendering prefixes of the conversation and checking that each is a prefix of the next. Where that
-fails (a template that rewrites earlier turns), only the last answer is trained.
+A conversation is written as text (answer_text.py), tokenized once, and the tokens of the
+assistant's answers and their stop tokens are trained; everything else is context.
+
+    renderer.render(example)                             one, with the place of every token
+    renderer.encode(renderer.write(examples))            many: ids, and which of them are trained
 
 Not covered: recognising columns (formats.py); whole data sets and their statistics (tokenized.py).
 """
 
-import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
-from jinja2.exceptions import TemplateError
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
-from tuner.data.chat_template import ChatTemplate, Span
-from tuner.data.tokenizer import adds_bos
+from tuner.data.answer_text import (
+    AnswerText,
+    Made,
+    Messages,
+    Written,
+    WrittenPair,
+    merge_system_message,
+)
+from tuner.data.chat_template import Span, no_template_runs
 from tuner.errors import DatasetError
 
+__all__ = ["IGNORE_INDEX", "Encoded", "Rendered", "RenderedPair", "Renderer", "mask_labels",
+           "merge_system_message", "trained_ranges"]  # fmt: skip
+
 IGNORE_INDEX = -100  # torch's cross-entropy leaves these positions out
+ENCODED_CHARACTERS = 4_000_000  # at once; an Encoding takes some 40 bytes for each
+
+Range = tuple[int, int]  # half-open [first, last), in tokens
+Ids = NDArray[np.int32]
+
+
+class Encoded(NamedTuple):
+    """Token ids of one text, whole, and the ranges of them that are trained, ascending."""
+
+    ids: Ids
+    trained: list[Range]
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,7 @@ class Renderer:
     def __init__(self, tokenizer: Any, max_length: int | None = None):
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._chat_template = ChatTemplate(tokenizer)
+        self._answer_text = AnswerText(tokenizer)
 
     def render(self, example: dict[str, Any]) -> Rendered:
         """Render one `messages` or `text` example.
@@ -83,17 +107,12 @@ class Renderer:
         return self.render_batch([example])[0]
 
     def render_batch(self, examples: Sequence[dict[str, Any]]) -> list[Rendered]:
-        """Render several at once: tokenizing in batches uses all cores."""
-        pieces = [self._text_and_spans(example) for example in examples]
-        encoded = self.tokenizer(
-            [text for text, _ in pieces], add_special_tokens=False, return_offsets_mapping=True
-        )
-        return [
-            self._label(text, spans, ids, offsets)
-            for (text, spans), ids, offsets in zip(
-                pieces, encoded["input_ids"], encoded["offset_mapping"], strict=True
-            )
-        ]
+        """Render several at once.
+
+        Raises:
+            DatasetError: As `render`, for the first that fails.
+        """
+        return self._rendered([_whole(written) for written in self.write(examples)])
 
     def render_pair(self, example: dict[str, Any]) -> RenderedPair:
         """Render one `preference` or `kto` example: a prompt and the answers to it.
@@ -101,28 +120,36 @@ class Renderer:
         Raises:
             DatasetError: As `render`.
         """
-        prompt = example["prompt"]
-        prompt_text = self.prompt_text(prompt)
-        answers = [example["chosen"], example["rejected"]] if "chosen" in example else None
-        rendered = [
-            self._render_answer(prompt, prompt_text, answer)
-            for answer in answers or [example["completion"]]
-        ]
-        return RenderedPair(
-            prompt=self._tokenized(prompt_text),
-            chosen=rendered[0],
-            rejected=rendered[1] if answers else None,
-        )
+        pair = _whole(self.write_pairs([example])[0])
+        prompt, chosen, *rejected = self._rendered([pair.prompt, *pair.answers])
+        return RenderedPair(prompt, chosen, rejected[0] if rejected else None)
 
-    def prompt_text(self, messages: Sequence[dict[str, str]]) -> str:
+    def write(self, examples: Sequence[dict[str, Any]]) -> list[Written | DatasetError]:
+        """The texts of `messages` or `text` examples; for one that cannot be rendered, why."""
+        return self._answer_text.write(examples)
+
+    def write_pairs(self, examples: Sequence[dict[str, Any]]) -> list[WrittenPair | DatasetError]:
+        """The texts of `preference` or `kto` examples; for one that cannot be rendered, why."""
+        return self._answer_text.write_pairs(examples)
+
+    def encode(self, texts: Sequence[Written]) -> list[Encoded]:
+        """Tokenize texts on all cores, nearly all the time without Python's lock."""
+        encoded: list[Encoded] = []
+        for some in _pieces(texts):
+            if sum(len(written.text) for written in some) <= ENCODED_CHARACTERS:
+                encoded += self._encode(some)
+            else:  # one text, so huge that its memory would be taken for a template's
+                with no_template_runs():
+                    encoded += self._encode(some)
+        return encoded
+
+    def prompt_text(self, messages: Messages) -> str:
         """The text after which the assistant speaks: what chat and generation start from."""
-        return self._template(messages, add_generation_prompt=True)[0]
+        return self._answer_text.prompt_text(messages)
 
-    def prompt_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    def prompt_ids(self, messages: Messages) -> list[int]:
         """Token ids of `prompt_text`; the template brings its own special tokens."""
-        ids: list[int] = self.tokenizer(self.prompt_text(messages), add_special_tokens=False)[
-            "input_ids"
-        ]
+        ids: list[int] = self._encodings([self.prompt_text(messages)])[0].ids
         return ids
 
     @cached_property
@@ -131,160 +158,111 @@ class Renderer:
         probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         last = self.render({"messages": probe})
         trained = [label for label in last.labels if label != IGNORE_INDEX]
-        return sorted({self.tokenizer.eos_token_id, *trained[-1:]} & self._special_ids)
+        stops = {self.tokenizer.eos_token_id, *trained[-1:]}
+        return sorted(stops & self._answer_text.special_ids)
 
-    @cached_property
-    def _special_ids(self) -> set[int]:
-        added = self.tokenizer.added_tokens_decoder
-        special = {index for index, token in added.items() if token.special}
-        return special | set(self.tokenizer.all_special_ids)
+    def _encodings(self, texts: list[str], places: bool = True) -> list[Any]:
+        """What the tokenizers library makes of each text, without special tokens of its own.
 
-    @cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
-        tokens = self.tokenizer.convert_ids_to_tokens(sorted(self._special_ids))
-        return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len)[::-1]))
+        Args:
+            places: Whether it must be known where a token stands, which takes a quarter longer.
+        """
+        if type(self.tokenizer)._encode_plus is not PreTrainedTokenizerFast._encode_plus:
+            found: list[Any] = self.tokenizer(texts, add_special_tokens=False).encodings
+            return found
+        self.tokenizer("", add_special_tokens=False)  # ends any cutting or padding left switched on
+        backend = self.tokenizer.backend_tokenizer
+        encode = backend.encode_batch if places else backend.encode_batch_fast
+        return list(encode(texts, add_special_tokens=False))
 
-    def _text_and_spans(self, example: dict[str, Any]) -> tuple[str, list[Span]]:
-        if "text" in example:
-            text = self._bos + example["text"] + self.tokenizer.eos_token
-            return text, [(len(self._bos), len(text))]
-        text, spans = self._answer_spans(example["messages"])
-        if not spans:
-            raise DatasetError("the chat template leaves out the answer")
-        spans = [self._with_stop_token(text, span) for span in spans]
-        return self._end_on_stop_token(text, spans)
+    def _encode(self, texts: Sequence[Written]) -> list[Encoded]:
+        places = any(map(_is_trained_in_part, texts))
+        encodings = self._encodings([written.text for written in texts], places)
+        ends = np.cumsum([len(encoding) for encoding in encodings])
+        flat = chain.from_iterable(encoding.ids for encoding in encodings)
+        rows = np.split(np.fromiter(flat, np.int32, ends[-1]), ends[:-1])
+        return [
+            Encoded(row, trained_ranges(encoding, written))
+            for row, encoding, written in zip(rows, encodings, texts, strict=True)
+        ]
 
-    @cached_property
-    def _bos(self) -> str:
-        return self.tokenizer.bos_token if adds_bos(self.tokenizer) else ""
-
-    def _answer_spans(self, messages: Sequence[dict[str, str]]) -> tuple[str, list[Span]]:
-        text, marked = self._template(messages)
-        if marked:
-            return text, marked
-        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        spans = [self._prefix_span(text, messages, index) for index in answers]
-        whole = [span for span in spans if span]
-        if len(whole) == len(answers):
-            return text, whole
-        return text, [self._last_answer_span(text, messages)]
-
-    def _prefix_span(
-        self, text: str, messages: Sequence[dict[str, str]], index: int
-    ) -> Span | None:
-        """Where answer `index` stands, if rendering up to it gives prefixes of the whole text."""
-        before = self._template(messages[:index], add_generation_prompt=True)[0]
-        after = self._template(messages[: index + 1])[0]
-        fits = text.startswith(before) and text.startswith(after) and len(before) < len(after)
-        return (len(before), len(after)) if fits else None
-
-    def _last_answer_span(self, text: str, messages: Sequence[dict[str, str]]) -> Span:
-        before = self._template(messages[:-1], add_generation_prompt=True)[0]
-        if text.startswith(before) and len(before) < len(text):
-            return len(before), len(text)
-        start = text.rfind(messages[-1]["content"].strip())
-        if start < 0:
-            raise DatasetError("the chat template changes the answer beyond recognition")
-        return start, len(text)
-
-    def _with_stop_token(self, text: str, span: Span) -> Span:
-        """Move the end of a span onto the stop token: back over white space, or forward to it."""
-        start, end = span
-        inside = list(self._special_pattern.finditer(text, start, end))
-        if inside and not text[inside[-1].end() : end].strip():
-            return start, inside[-1].end()
-        following = self._special_pattern.match(text, end)
-        return (start, following.end()) if following else span
-
-    def _end_on_stop_token(self, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
-        """Give the last answer a stop token where the template has none."""
-        start, end = spans[-1]
-        last = list(self._special_pattern.finditer(text, start, end))
-        if last and last[-1].end() == end:
-            return text, spans
-        end = start + len(text[start:end].rstrip())
-        eos = self.tokenizer.eos_token
-        return text[:end] + eos, [*spans[:-1], (start, end + len(eos))]
-
-    def _label(self, text: str, spans: list[Span], ids: list[int], offsets: list[Span]) -> Rendered:
-        kept = ids[: self.max_length]
-        return Rendered(
-            input_ids=kept,
-            labels=mask_labels(kept, offsets, spans),
-            offsets=[(start, end) for start, end in offsets[: len(kept)]],
-            text=text,
-            cut=len(ids) - len(kept),
-        )
-
-    def _render_answer(
-        self, prompt: Sequence[dict[str, str]], prompt_text: str, answer: Sequence[dict[str, str]]
-    ) -> Rendered:
-        """An answer's own tokens, without the prompt's; all of them trained."""
-        text, spans = self._text_and_spans({"messages": [*prompt, *answer]})
-        if not text.startswith(prompt_text):
-            raise DatasetError("the chat template renders the prompt differently with an answer")
-        return self._tokenized(text[len(prompt_text) : spans[-1][1]], trained=True)
-
-    def _tokenized(self, text: str, trained: bool = False) -> Rendered:
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        spans = [(0, len(text))] if trained else []
-        return self._label(text, spans, encoded["input_ids"], encoded["offset_mapping"])
-
-    def _template(
-        self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
-    ) -> tuple[str, list[Span]]:
-        """Render; the spans are the template's own marks, empty where it has none."""
-        try:
-            return self._chat_template.render(messages, add_generation_prompt)
-        except TemplateError as error:
-            merged = merge_system_message(messages)
-            if merged == list(messages):
-                raise DatasetError(f"the chat template refuses it: {_first_line(error)}") from error
-        try:  # Gemma and some Mistrals have no system role
-            return self._chat_template.render(merged, add_generation_prompt)
-        except TemplateError as error:
-            raise DatasetError(f"the chat template refuses it: {_first_line(error)}") from error
+    def _rendered(self, texts: Sequence[Written]) -> list[Rendered]:
+        made = []
+        encodings = self._encodings([written.text for written in texts])
+        for written, encoding in zip(texts, encodings, strict=True):
+            ids = np.array(encoding.ids[: self.max_length], np.int32)
+            labels = mask_labels(ids, trained_ranges(encoding, written))
+            made.append(
+                Rendered(
+                    input_ids=ids.tolist(),
+                    labels=labels.tolist(),
+                    offsets=encoding.offsets[: len(ids)],
+                    text=written.text,
+                    cut=len(encoding) - len(ids),
+                )
+            )
+        return made
 
 
-def mask_labels(
-    input_ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span]
-) -> list[int]:
-    """Copy token ids to labels where the token lies in an answer.
+def trained_ranges(encoding: Any, written: Written) -> list[Range]:
+    """Which tokens of a text lie in an answer.
 
     Args:
-        input_ids: T token ids.
-        offsets: Character range of each token, at least T of them.
-        spans: Character ranges of the answers, ascending.
+        encoding: Of the text, from the tokenizers library. It is asked for the few places that
+            decide: all of them, as Python numbers, would take ten times as long.
 
     Returns:
-        T labels; IGNORE_INDEX elsewhere. A token that begins before an answer is context.
-
-    >>> mask_labels([5, 6, 7], [(0, 2), (2, 4), (4, 6)], [(2, 6)])
-    [-100, 6, 7]
+        A range for each span of the text. A token that begins before an answer is context.
     """
-    labels = [IGNORE_INDEX] * len(input_ids)
-    position = 0
-    for start, end in spans:
-        while position < len(labels) and offsets[position][0] < start:
-            position += 1
-        while position < len(labels) and offsets[position][0] < end:
-            labels[position] = input_ids[position]
-            position += 1
+    tokens = range(len(encoding))
+    if not _is_trained_in_part(written):
+        return [(0, len(tokens)) for _ in written.spans]
+
+    def first_from(character: int) -> int:
+        return bisect_left(tokens, character, key=lambda token: encoding.token_to_chars(token)[0])
+
+    return [(first_from(start), first_from(end)) for start, end in written.spans]
+
+
+def _is_trained_in_part(written: Written) -> bool:
+    """Whether some of its tokens are trained and others are not."""
+    return bool(written.spans) and written.spans != [(0, len(written.text))]
+
+
+def mask_labels(ids: Ids, trained: Sequence[Range]) -> Ids:
+    """Copy token ids to labels where they are trained.
+
+    Args:
+        ids: T token ids, perhaps cut at their end.
+        trained: Token ranges, ascending.
+
+    Returns:
+        T labels; IGNORE_INDEX elsewhere.
+
+    >>> mask_labels(np.array([5, 6, 7, 8], np.int32), [(1, 3)]).tolist()
+    [-100, 6, 7, -100]
+    """
+    labels = np.full_like(ids, IGNORE_INDEX)
+    for first, last in trained:
+        labels[first:last] = ids[first:last]
     return labels
 
 
-def merge_system_message(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Put a leading system message in front of the first user message.
-
-    >>> merge_system_message([{"role": "system", "content": "Be brief."},
-    ...                       {"role": "user", "content": "Hi"}])
-    [{'role': 'user', 'content': 'Be brief.\\n\\nHi'}]
-    """
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return list(messages)
-    content = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [{"role": "user", "content": content}, *messages[2:]]
+def _whole(made: Made | DatasetError) -> Made:
+    if isinstance(made, DatasetError):
+        raise made
+    return made
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+def _pieces(texts: Sequence[Written]) -> Iterator[list[Written]]:
+    """Parts of at most ENCODED_CHARACTERS, or of one text."""
+    piece: list[Written] = []
+    room = ENCODED_CHARACTERS
+    for written in texts:
+        if piece and len(written.text) > room:
+            yield piece
+            piece, room = [], ENCODED_CHARACTERS
+        piece.append(written)
+        room -= len(written.text)
+    if piece:
+        yield piece

@@ -69,7 +69,7 @@ def load_examples(directory: Path, side: Side) -> "Dataset":
     from datasets.table import MemoryMappedTable
 
     path = directory / f"{side}.jsonl"
-    digest = _sha256(path)
+    digest = sha256(path)
     cache = directory / CACHE_FOLDER / f"{side}-{digest[:16]}.arrow"
     if not cache.exists():
         cache.parent.mkdir(exist_ok=True)
@@ -113,6 +113,7 @@ def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

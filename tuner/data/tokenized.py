@@ -9,101 +9,50 @@ columns that trl's trainers and their collators read:
     kto          prompt_ids, completion_ids, label
 
 The report is made in the same pass, so the numbers people see are the numbers that train.
+While the tokenizers library works on one batch of rows, on all cores and without Python's lock,
+Python writes the texts of the next and stores the tokens of the last.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import gc
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
+from datasets.table import InMemoryTable, MemoryMappedTable
 
-from tuner.data.rendering import Rendered, RenderedPair, Renderer
+from tuner.data.answer_text import Written, WrittenPair
+from tuner.data.examples import Kind, kind_of
+from tuner.data.rendering import IGNORE_INDEX, Encoded, Ids, Renderer, mask_labels
+from tuner.data.token_report import LINES_KEPT, TokenReport, require_trained_rows
 from tuner.errors import DatasetError
 
-BATCH_ROWS = 1000
-LINES_KEPT = 20  # of each reason; the count is always whole
+__all__ = ["LINES_KEPT", "TokenReport", "require_trained_rows", "tokenize", "tokenize_rows"]
 
+# Of rows: small at first, so that progress shows soon; large ones keep all cores at work longer.
+BATCHES = (1000, 1000, 2000, 4000, 8000)
+PROMPT_ALONE = "the prompt alone fills max_length"
+NO_LIMIT = 1 << 62
+
+_IDS = pa.list_(pa.int32())
+_ANSWERS = pa.schema([("input_ids", _IDS), ("labels", _IDS)])
+SCHEMAS: dict[Kind, Any] = {
+    "sft": _ANSWERS,
+    "text": _ANSWERS,
+    "preference": pa.schema([("prompt_ids", _IDS), ("chosen_ids", _IDS), ("rejected_ids", _IDS)]),
+    "kto": pa.schema([("prompt_ids", _IDS), ("completion_ids", _IDS), ("label", pa.bool_())]),
+}
+
+Row = dict[str, Any]
+Texts = Sequence[Written | WrittenPair | DatasetError]  # of each row, or why it has none
 Columns = dict[str, list[Any]]
-
-
-@dataclass
-class TokenReport:
-    """What rendering and max_length did to the rows of one side.
-
-    Attributes:
-        rows: Rows rendered.
-        kept: Rows that train.
-        truncated: Kept rows that max_length cut; `cut_tokens` is what they lost in all.
-        dropped: Reason → {"count", "lines"}; lines are in the source file, the first of them.
-        lengths: Tokens of each kept row (for pairs: prompt and longest answer), before the cut.
-        tokens: Tokens kept; `trained_tokens` of them carry loss.
-    """
-
-    rows: int = 0
-    kept: int = 0
-    truncated: int = 0
-    cut_tokens: int = 0
-    dropped: dict[str, dict[str, Any]] = field(default_factory=dict)
-    lengths: list[int] = field(default_factory=list)
-    tokens: int = 0
-    trained_tokens: int = 0
-
-    @property
-    def trained_token_share(self) -> float:
-        """Trained tokens over all kept tokens, 0 to 1."""
-        return self.trained_tokens / self.tokens if self.tokens else 0.0
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row, before the cut; 0 without rows."""
-        return max(self.lengths, default=0)
-
-    def drop(self, reason: str, line: int) -> None:
-        """Count a row that does not train."""
-        entry = self.dropped.setdefault(reason, {"count": 0, "lines": []})
-        entry["count"] += 1
-        if len(entry["lines"]) < LINES_KEPT:
-            entry["lines"].append(line)
-
-    def keep(self, tokens: int, trained: int, cut: int) -> None:
-        """Count a row that trains."""
-        self.kept += 1
-        self.lengths.append(tokens + cut)
-        self.tokens += tokens
-        self.trained_tokens += trained
-        self.truncated += cut > 0
-        self.cut_tokens += cut
-
-    def merged(self, other: "TokenReport") -> "TokenReport":
-        """Both sides as one."""
-        whole = TokenReport(**{**asdict(self), "dropped": {}, "lengths": []})
-        whole.lengths = self.lengths + other.lengths
-        for name in ("rows", "kept", "truncated", "cut_tokens", "tokens", "trained_tokens"):
-            setattr(whole, name, getattr(self, name) + getattr(other, name))
-        for report in (self, other):
-            for reason, entry in report.dropped.items():
-                total = whole.dropped.setdefault(reason, {"count": 0, "lines": []})
-                total["count"] += entry["count"]
-                total["lines"] = (total["lines"] + entry["lines"])[:LINES_KEPT]
-        return whole
-
-    def summary(self) -> dict[str, Any]:
-        """For JSON: the lengths as percentiles and a histogram."""
-        facts = asdict(self)
-        lengths = np.array(facts.pop("lengths") or [0])
-        facts["trained_token_share"] = round(self.trained_token_share, 4)
-        facts["length"] = {
-            name: int(np.percentile(lengths, percent))
-            for name, percent in (("min", 0), ("median", 50), ("p95", 95), ("max", 100))
-        }
-        counts, edges = np.histogram(lengths, bins=min(20, max(1, int(lengths.max()))))
-        facts["length_histogram"] = {
-            "counts": counts.tolist(),
-            "edges": [round(float(edge)) for edge in edges],
-        }
-        return facts
 
 
 def tokenize(
@@ -124,120 +73,183 @@ def tokenize(
         The tokens, in the order of the rows, and the report.
     """
     report = TokenReport()
+    schema = SCHEMAS[kind_of(dict.fromkeys(examples.column_names))]
+    batches = _batches(examples, renderer, schema, report, progress)
+    with _garbage_kept():
+        if cache_file:
+            _write_arrow(cache_file, batches, schema)
+            table = MemoryMappedTable.from_file(str(cache_file))
+        else:
+            table = InMemoryTable(pa.Table.from_batches(batches, schema))
+    # A fingerprint of its own, because the one that datasets makes up contains times of files.
+    return Dataset(table, fingerprint=f"{examples._fingerprint}-tokens"), report
 
-    def render_rows(batch: Columns) -> Columns:
-        rows = [{name: column[i] for name, column in batch.items()} for i in range(_height(batch))]
-        columns = tokenize_rows(rows, renderer, report)
+
+def tokenize_rows(rows: list[Row], renderer: Renderer, report: TokenReport) -> Columns:
+    """Render some rows of one kind; those that cannot train are left out and counted."""
+    texts = _texts(rows, renderer)
+    encoded = renderer.encode(_to_encode(texts))
+    batch = _batch(rows, texts, encoded, renderer.max_length, SCHEMAS[kind_of(rows[0])], report)
+    return dict(batch.to_pydict())
+
+
+def _batches(
+    examples: Dataset,
+    renderer: Renderer,
+    schema: Any,
+    report: TokenReport,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Any]:
+    for rows, texts, encoded in _encoded_ahead(examples, renderer):
+        yield _batch(rows, texts, encoded.result(), renderer.max_length, schema, report)
+        gc.collect()
         if progress:
             progress(report.rows)
-        return columns
-
-    tokens = examples.map(
-        render_rows,
-        batched=True,
-        batch_size=BATCH_ROWS,
-        remove_columns=examples.column_names,
-        cache_file_name=str(cache_file) if cache_file else None,
-        keep_in_memory=cache_file is None,
-        load_from_cache_file=False,
-        # Without it, datasets would pickle the tokenizer to compute one.
-        new_fingerprint=f"{examples._fingerprint}-tokens",
-    )
-    return tokens, report
 
 
-def require_trained_rows(report: TokenReport, max_length: int) -> None:
-    """Refuse data in which nothing is left to learn.
+def _encoded_ahead(
+    examples: Dataset, renderer: Renderer
+) -> Iterator[tuple[list[Row], Texts, Future[list[Encoded]]]]:
+    """Rows with their texts and, in the making, their tokens; one batch ahead of who asks."""
+    waiting: deque[tuple[list[Row], Texts, Future[list[Encoded]]]] = deque()
+    table = examples.with_format("arrow")
+    with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
+        for begin, end in _bounds(len(examples)):
+            rows = table[begin:end].to_pylist()
+            texts = _texts(rows, renderer)
+            waiting.append((rows, texts, pool.submit(renderer.encode, _to_encode(texts))))
+            if len(waiting) > 1:
+                yield waiting.popleft()
+        yield from waiting
 
-    Raises:
-        DatasetError: No row keeps a trained token.
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Collect garbage once a batch, and only among what is made from here on.
+
+    So many rows would call the collector so often that it took a seventh of the time, most of it
+    for looking through torch and transformers once more.
     """
-    if report.kept:
-        return
-    reasons = "; ".join(f"{reason}: {entry['count']:,}" for reason, entry in report.dropped.items())
-    raise DatasetError(
-        f"None of the {report.rows:,} rows would train at max_length={max_length} ({reasons}). "
-        "Raise max_length, or shorten the prompts."
-    )
-
-
-def _height(batch: Columns) -> int:
-    return len(next(iter(batch.values())))
-
-
-def tokenize_rows(rows: list[dict[str, Any]], renderer: Renderer, report: TokenReport) -> Columns:
-    """Render some rows of one kind; those that cannot train are left out and counted."""
-    report.rows += len(rows)
-    if "messages" in rows[0] or "text" in rows[0]:
-        return _tokenize_answers(rows, renderer, report)
-    return _tokenize_pairs(rows, renderer, report)
-
-
-def _tokenize_answers(
-    rows: list[dict[str, Any]], renderer: Renderer, report: TokenReport
-) -> Columns:
-    columns: Columns = {"input_ids": [], "labels": []}
-    for row, rendered in _render_each(rows, renderer, report):
-        if not rendered.trained:
-            report.drop("the prompt alone fills max_length", _line(row))
-            continue
-        report.keep(len(rendered.input_ids), rendered.trained, rendered.cut)
-        columns["input_ids"].append(rendered.input_ids)
-        columns["labels"].append(rendered.labels)
-    return columns
-
-
-def _render_each(
-    rows: list[dict[str, Any]], renderer: Renderer, report: TokenReport
-) -> list[tuple[dict[str, Any], Rendered]]:
-    """Render in one batch; where the template refuses a row, one by one to find it."""
+    was_on = gc.isenabled()
+    gc.freeze()
+    gc.disable()
     try:
-        return list(zip(rows, renderer.render_batch(rows), strict=True))
-    except DatasetError:
-        rendered = []
-        for row in rows:
-            try:
-                rendered.append((row, renderer.render(row)))
-            except DatasetError as error:
-                report.drop(str(error), _line(row))
-        return rendered
+        yield
+    finally:
+        gc.unfreeze()
+        if was_on:
+            gc.enable()
 
 
-def _tokenize_pairs(rows: list[dict[str, Any]], renderer: Renderer, report: TokenReport) -> Columns:
-    columns: Columns = {}
-    for row in rows:
-        try:
-            pair = renderer.render_pair(row)
-        except DatasetError as error:
-            report.drop(str(error), _line(row))
+def _bounds(rows: int) -> Iterator[tuple[int, int]]:
+    begin, sizes = 0, chain(BATCHES, repeat(BATCHES[-1]))
+    while begin < rows:
+        end = min(rows, begin + next(sizes))
+        yield begin, end
+        begin = end
+
+
+def _texts(rows: list[Row], renderer: Renderer) -> Texts:
+    if "prompt" in rows[0]:
+        return renderer.write_pairs(rows)
+    return renderer.write(rows)
+
+
+def _to_encode(texts: Texts) -> list[Written]:
+    found: list[Written] = []
+    for text in texts:
+        if isinstance(text, WrittenPair):
+            found += [text.prompt, *text.answers]
+        elif isinstance(text, Written):
+            found.append(text)
+    return found
+
+
+def _batch(
+    rows: list[Row],
+    texts: Texts,
+    encoded: list[Encoded],
+    max_length: int | None,
+    schema: Any,
+    report: TokenReport,
+) -> Any:
+    """The tokens of some rows as an Arrow batch, without those that cannot train."""
+    report.rows += len(rows)
+    columns: Columns = {name: [] for name in schema.names}
+    add = _add_pairs if "prompt_ids" in columns else _add_answers
+    add(columns, rows, texts, iter(encoded), max_length or NO_LIMIT, report)
+    return pa.record_batch([_array(columns[field.name], field.type) for field in schema], schema)
+
+
+def _add_answers(
+    columns: Columns,
+    rows: list[Row],
+    texts: Texts,
+    encoded: Iterator[Encoded],
+    max_length: int,
+    report: TokenReport,
+) -> None:
+    for row, text in zip(rows, texts, strict=True):
+        if isinstance(text, DatasetError):
+            report.drop(str(text), _line(row))
+    written = [row for row, text in zip(rows, texts, strict=True) if isinstance(text, Written)]
+    for row, (ids, ranges) in zip(written, encoded, strict=True):
+        kept = ids[:max_length]
+        labels = mask_labels(kept, ranges)
+        trained = int(np.count_nonzero(labels != IGNORE_INDEX))
+        if not trained:
+            report.drop(PROMPT_ALONE, _line(row))
             continue
-        if len(pair.prompt.input_ids) + pair.prompt.cut >= (renderer.max_length or 1 << 62):
-            report.drop("the prompt alone fills max_length", _line(row))
+        report.keep(len(kept), trained, len(ids) - len(kept))
+        columns["input_ids"].append(kept)
+        columns["labels"].append(labels)
+
+
+def _add_pairs(
+    columns: Columns,
+    rows: list[Row],
+    texts: Texts,
+    encoded: Iterator[Encoded],
+    max_length: int,
+    report: TokenReport,
+) -> None:
+    for row, text in zip(rows, texts, strict=True):
+        if isinstance(text, DatasetError):
+            report.drop(str(text), _line(row))
             continue
-        for name, value in _pair_columns(pair, row, renderer.max_length, report).items():
-            columns.setdefault(name, []).append(value)
-    return columns or _no_pairs(rows[0])
+        assert isinstance(text, WrittenPair)
+        prompt = next(encoded).ids
+        answers = [next(encoded).ids for _ in text.answers]
+        room = max_length - len(prompt)
+        if room <= 0:
+            report.drop(PROMPT_ALONE, _line(row))
+            continue
+        longest = max(map(len, answers))
+        trained = min(longest, room)
+        report.keep(len(prompt) + trained, trained, longest - trained)
+        kept = [prompt, *(answer[:room] for answer in answers), row.get("label")]
+        for column, value in zip(columns.values(), kept, strict=False):
+            column.append(value)
 
 
-def _pair_columns(
-    pair: RenderedPair, row: dict[str, Any], max_length: int | None, report: TokenReport
-) -> dict[str, Any]:
-    prompt = pair.prompt.input_ids
-    room = (max_length or 1 << 62) - len(prompt)
-    answers = [answer for answer in (pair.chosen, pair.rejected) if answer]
-    longest = max(len(answer.input_ids) + answer.cut for answer in answers)
-    kept = [answer.input_ids[:room] for answer in answers]
-    tokens = len(prompt) + max(map(len, kept))
-    report.keep(tokens, max(map(len, kept)), max(0, longest - room))
-    if pair.rejected is None:
-        return {"prompt_ids": prompt, "completion_ids": kept[0], "label": bool(row["label"])}
-    return {"prompt_ids": prompt, "chosen_ids": kept[0], "rejected_ids": kept[1]}
+def _array(values: list[Any], kind: Any) -> Any:
+    if kind != _IDS:
+        return pa.array(values, kind)
+    ids: list[Ids] = [np.empty(0, np.int32), *values]
+    offsets = np.cumsum([len(row) for row in ids], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(ids)))
 
 
-def _no_pairs(row: dict[str, Any]) -> Columns:
-    names = ("chosen_ids", "rejected_ids") if "chosen" in row else ("completion_ids", "label")
-    return {"prompt_ids": [], **{name: [] for name in names}}
+def _write_arrow(path: Path, batches: Iterable[Any], schema: Any) -> None:
+    aside = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
-def _line(row: dict[str, Any]) -> int:
+def _line(row: Row) -> int:
     return int((row.get("source") or {}).get("line", 0))

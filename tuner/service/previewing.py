@@ -5,8 +5,11 @@ Its functions import transformers, so the page calls them in its helper process 
 the data sets that were looked at last stay prepared: turning to the next row reads nothing again.
 """
 
+import hashlib
 import json
 from collections import OrderedDict
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 PREPARED_KEPT = 3
 PROMPTS = 5
+FILES_LOOKED_AT = 10_000  # of a folder, for whether any was changed
 RAW_ROWS, RAW_CHARACTERS = 3, 80
 # Of a recipe, all that decides what its rows look like as tokens.
 DECIDES_TOKENS = {"dataset", "base_model", "revision", "objective", "max_length"}
@@ -49,6 +53,7 @@ class Look(TypedDict):
 
 
 _prepared: "OrderedDict[str, PreviewedData]" = OrderedDict()
+_made_of: dict[str, str | None] = {}  # key → source_state before the reading
 
 
 def preview_document(recipe: Recipe, first_row: int | None = 1, rows: int = 3) -> "Preview":
@@ -104,11 +109,53 @@ def prepared_data(recipe: Recipe, progress: "Progress | None" = None) -> "Previe
     base = find_base_model(recipe.base_model, recipe.revision)
     check_length(recipe, base)
     tokenizer = load_tokenizer(str(base.folder or base.name), base.revision)
+    _made_of[key] = source_state(recipe)
     data = PreviewedData(recipe, tokenizer, progress=progress)
     _prepared[key] = data
     while len(_prepared) > PREPARED_KEPT:
-        _prepared.popitem(last=False)[1].close()
+        oldest, forgotten = _prepared.popitem(last=False)
+        _made_of.pop(oldest, None)
+        forgotten.close()
     return data
+
+
+def hand_over(recipe: Recipe, data_dir: Path) -> bool:
+    """Give a new run the rows and tokens that were made for its preview, if they are still those.
+
+    Never an obstacle: the run reads for itself whatever it is not given.
+
+    Returns:
+        Whether it was given them.
+    """
+    key = data_key(recipe)
+    state = _made_of.get(key)
+    if key not in _prepared or state is None or state != source_state(recipe):
+        return False
+    try:
+        _prepared[key].hand_over(data_dir)
+    except OSError:
+        return False
+    return True
+
+
+def source_state(recipe: Recipe) -> str | None:
+    """Another one when any file of the source was changed, also deep in a folder.
+
+    Returns:
+        None where that is too much to look at.
+    """
+    dataset = recipe.dataset
+    source = local_path(dataset.source) if dataset.source and dataset.kind != "hub" else None
+    if source is None:
+        return ""
+    digest, files = hashlib.sha256(), [source]
+    with suppress(OSError):
+        files += islice(source.rglob("*"), FILES_LOOKED_AT)
+        for path in sorted(files):
+            stat = path.stat()
+            digest.update(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\n".encode())
+        return digest.hexdigest() if len(files) <= FILES_LOOKED_AT else None
+    return None
 
 
 def data_key(recipe: Recipe) -> str:

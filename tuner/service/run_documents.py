@@ -1,8 +1,11 @@
 """Runs as documents: the same for `--json`, for the API and for tools."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tuner.errors import TunerError
 from tuner.recipe import Recipe
 from tuner.runs import launch
 from tuner.runs.pushes import read_pushes
@@ -51,14 +54,26 @@ def events_document(run: Run, after: int = 0) -> dict[str, Any]:
 
 
 def enqueue_document(
-    store: RunStore, recipe: Recipe, name: str | None = None, owner: str | None = None
+    store: RunStore,
+    recipe: Recipe,
+    name: str | None = None,
+    owner: str | None = None,
+    *,
+    hand_over: Callable[[Recipe, Path], object] | None = None,
 ) -> dict[str, Any]:
     """Make a run and put it in line.
+
+    Args:
+        hand_over: Called with the recipe and the new run's data folder before the run may start:
+            see previewing.hand_over. Without it, or where it fails, the run reads for itself.
 
     Raises:
         RunError: As RunStore.create.
     """
     run = store.create(recipe, name, owner=owner)
+    if hand_over:
+        with suppress(TunerError):
+            hand_over(recipe, run.data_dir)
     return {**_head(run), "state": "queued", "position": enqueue(store, run)}
 
 

@@ -5,7 +5,9 @@ What is found out here is written back into recipe.yaml, so that a run can be re
 without knowing the machine it ran on.
 """
 
+import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,13 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 
+from tuner.base_models.checkpoint import INDEX, SINGLE
 from tuner.base_models.download import download
+from tuner.base_models.hub import cached_folder
 from tuner.base_models.lookup import BaseModel, check_length, find_base_model
 from tuner.data.prepare import load_examples, load_report, prepare_dataset
 from tuner.data.rendering import Renderer
+from tuner.data.stored_tokens import load_tokens, tokens_mark, tokens_path
 from tuner.data.tokenized import TokenReport, require_trained_rows, tokenize
 from tuner.data.tokenizer import load_tokenizer
 from tuner.device import this_device
@@ -31,6 +36,8 @@ from tuner.schedule import cadence, total_steps
 from tuner.training.callbacks import StopRequest, heed
 from tuner.training.progress import Progress
 from tuner.training.verify import probe_rows
+
+BaseKnown = Callable[[Recipe, BaseModel], None]
 
 SIDES = {"train": "Tokenizing training rows", "eval": "Tokenizing held-out rows"}
 
@@ -60,8 +67,20 @@ class Prepared:
     probe_rows: list[list[int]]
 
 
-def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) -> Prepared:
+def prepare(
+    run: Run,
+    events: EventWriter,
+    stop: StopRequest,
+    tokens_dir: Path,
+    *,
+    base_known: BaseKnown | None = None,
+) -> Prepared:
     """Read, render and resolve one run, and have its base model on this machine.
+
+    Args:
+        base_known: Called before any row is read, with the recipe as it stands and the base model,
+            if its weights need no download: loading can begin beside what is done here. It returns
+            at once; what it raises ends the run.
 
     Raises:
         RecipeError, DatasetError, ModelError: Training cannot begin.
@@ -70,6 +89,10 @@ def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) 
     recipe = run.recipe()
     base = find_base_model(recipe.base_model, recipe.revision)
     check_length(recipe, base)
+    # Before a base that is loaded meanwhile takes of the free memory that the estimate plans with.
+    hardware, device = this_device(), training_device()
+    if base_known and is_on_this_disk(base):
+        base_known(recipe, base)
     report = _examples(run, recipe, events, stop)
     heed(stop)
     tokenizer = load_tokenizer(str(base.folder or base.name), base.revision)
@@ -77,12 +100,11 @@ def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) 
     train, evaluation, tokens = _tokens(run, renderer, tokens_dir, events, stop)
     heed(stop)
     longest = min(tokens.longest, recipe.max_length)
-    hardware, device = this_device(), training_device()
     dtype = base_dtype(recipe, device, hardware.bf16)
     recipe = recipe.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
     rows, mean = _sequences(recipe, tokens)
     fits = estimate(recipe, base, hardware, longest=longest, rows=rows, mean_tokens=mean)
-    recipe = resolve(recipe, base, fits, device, rows, report["fingerprint"])
+    recipe = resolve(recipe, base, fits, device, rows, mean, report["fingerprint"])
     run.save_recipe(recipe)
     fetch_base(base, events, stop)
     return Prepared(
@@ -101,6 +123,22 @@ def prepare(run: Run, events: EventWriter, stop: StopRequest, tokens_dir: Path) 
     )
 
 
+def is_on_this_disk(base: BaseModel) -> bool:
+    """Whether all weights of a base model can be read without a download; nobody is asked."""
+    if base.folder:
+        return True
+    folder = cached_folder(base.name, base.revision)
+    if folder is None:
+        return False
+    if (folder / SINGLE).exists():
+        return True
+    try:
+        files = json.loads((folder / INDEX).read_bytes())["weight_map"].values()
+        return all((folder / file).exists() for file in files)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False  # it will be downloaded, or refused with its reason
+
+
 def fetch_base(base: BaseModel, events: EventWriter, stop: StopRequest) -> None:
     """Download what is missing of the base model; after the data, which may not train at all."""
     with Progress(events, stop, f"Downloading {base.name}", "bytes", at_once=True) as progress:
@@ -113,6 +151,7 @@ def resolve(
     fits: Estimate,
     device: torch.device,
     rows: int,
+    mean_tokens: float,
     fingerprint: str,
 ) -> Recipe:
     """The recipe with every `auto` decided; `rows` are packed sequences, where rows are packed."""
@@ -124,7 +163,7 @@ def resolve(
         ),
         "optim": _optimizer(recipe, device),
         "dataset": recipe.dataset.model_copy(update={"fingerprint": fingerprint}),
-        **cadence(recipe, total_steps(recipe, rows)),
+        **cadence(recipe, total_steps(recipe, rows), rows, mean_tokens),
     }
     return recipe.model_copy(update=decided)
 
@@ -176,7 +215,8 @@ def _tokens(
 ) -> tuple[Dataset, Dataset | None, TokenReport]:
     """Both sides as tokens; the report is the training side's, with a word about what was cut."""
     tokens_dir.mkdir(parents=True, exist_ok=True)
-    side = partial(_side, run, renderer, tokens_dir, events, stop)
+    mark = tokens_mark(run.data_dir, renderer)
+    side = partial(_side, run, renderer, tokens_dir, mark, events, stop)
     train, report = side("train")
     require_trained_rows(report, renderer.max_length or 0)
     evaluation, _ = side("eval")
@@ -195,15 +235,19 @@ def _side(
     run: Run,
     renderer: Renderer,
     tokens_dir: Path,
+    mark: str,
     events: EventWriter,
     stop: StopRequest,
     side: Any,
 ) -> tuple[Dataset, TokenReport]:
+    if handed_over := load_tokens(tokens_dir, side, mark):
+        events.write("log", message=f"{SIDES[side]}: done for the preview, and taken from there")
+        return handed_over
     examples = load_examples(run.data_dir, side)
     if not len(examples):
         return examples, TokenReport()
     with Progress(events, stop, SIDES[side], "rows", len(examples)) as progress:
-        return tokenize(examples, renderer, tokens_dir / f"{side}.arrow", progress)
+        return tokenize(examples, renderer, tokens_path(tokens_dir, side), progress)
 
 
 def _decided(setting: Any, otherwise: Any) -> Any:

@@ -12,7 +12,7 @@ Not covered: who somebody is (tuner/hub/identity.py), whose a run is (access.py)
 """
 
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from tuner.hub.identity import Person, Role, address_of
 from tuner.presets import PRESETS_DIR, load_preset, preset_names
 from tuner.recipe import Recipe
 from tuner.runs.run import Run
+from tuner.service.previewing import hand_over
 from tuner.service.run_documents import enqueue_document
 from tuner.service.worker import Worker
 from tuner.ui.access import http_request, person
@@ -135,7 +136,13 @@ class Visit:
         if not self.is_owner and recipe.dataset.max_rows is None:
             self._require_few_rows(recipe)
         require_copies(self.person, recipe)
-        run = enqueue_document(services.store, recipe, name, self.person.name)
+        run = enqueue_document(
+            services.store,
+            recipe,
+            name,
+            self.person.name,
+            hand_over=partial(self.worker.call, hand_over),
+        )
         start_copies(self.person, services.store.get(run["run"]))
         services.dispatcher.wake()
         return run
