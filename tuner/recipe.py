@@ -154,7 +154,9 @@ class Recipe(Section):
         "auto", description="What makes steps faster: auto (all that fit), none, or their names."
     )
 
-    eval_steps: Positive | Auto = Field("auto", description="auto: about ten times a run.")
+    eval_steps: Positive | Auto = Field(
+        "auto", description="auto: ten times a run; fewer where that would take a tenth of it."
+    )
     save_steps: Positive | Auto = Field("auto", description="auto: whenever it evaluates.")
     save_total_limit: Positive = Field(
         3, description="Checkpoints kept; the best and the last always are."

@@ -110,9 +110,10 @@ def test_the_script_run_alone_has_the_runs_loss_curves(completed, exported):
     assert losses == pytest.approx(
         [event["loss"] for event in events if event["kind"] == "metric"], rel=1e-3
     )
+    # The script's is transformers' mean of its batches' means, the run's the mean of all tokens.
     assert held_out == pytest.approx(
         [event["eval_loss"] for event in events if event["kind"] == "eval" and event["step"]],
-        rel=1e-3,
+        rel=1e-2,
     )
     assert len(losses) == 6 and len(held_out) == 3
 

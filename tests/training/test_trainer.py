@@ -119,10 +119,11 @@ def test_a_packed_run_plans_its_evaluations_for_packed_sequences(recipe, tmp_pat
     prepared = prepared_run(packed, tmp_path)
     trainer = trainer_of(prepared, tmp_path)
 
-    steps = total_steps(packed, len(trainer.train_dataset))
+    sequences = len(trainer.train_dataset)
+    steps = total_steps(packed, sequences)
 
-    assert len(trainer.train_dataset) < len(prepared.train)
-    planned = cadence(packed, steps)["eval_steps"]
+    assert sequences < len(prepared.train)
+    planned = cadence(packed, steps, sequences, packed.max_length)["eval_steps"]
     assert prepared.recipe.eval_steps == pytest.approx(planned, abs=2)
 
 

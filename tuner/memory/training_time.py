@@ -12,7 +12,7 @@ import math
 from tuner.base_models.architecture import Architecture
 from tuner.device import Device, matmul_flops
 from tuner.recipe import Recipe, chosen_levers
-from tuner.schedule import cadence, total_steps
+from tuner.schedule import WRITTEN, cadence, held_out_rows, total_steps
 
 # Of the device's matrix multiplication alone, what training reaches; norms, softmax, copies and
 # the optimizer take the rest. A CPU's is measured in float32, a GPU's is its data sheet's.
@@ -23,8 +23,7 @@ QUANTIZED = {"none": 1.0, "int8": 1.5, "nf4": 1.4}  # times slower: weights are 
 # How much faster the levers of training/speed make a step, padding apart (bench/speed.py).
 BY_LEVERS = 1.7
 PADDED = 1.5  # tokens computed for one that is not padding, where rows of any length share a batch
-EVAL_ROWS = (8, 500)  # held out at least and at most
-TOKENS_A_SECOND = {"cpu": 100.0, "mps": 40.0, "cuda": 25.0}  # of all samples together, at most
+TOKENS_A_SECOND = {"cpu": 100.0, "mps": 40.0, "cuda": 25.0}  # of each sample, at most
 
 
 def training_seconds(
@@ -57,7 +56,10 @@ def training_seconds(
     training = micro_batches * (forward * passes * micro_batch_size + OVERHEAD[device.kind])
     if levers:
         training /= BY_LEVERS
-    return START_SECONDS + training + _evaluations(recipe, device, steps, rows, forward)
+    every = cadence(recipe, steps, rows, mean_tokens)["eval_steps"]
+    token = training / max(1.0, steps * recipe.batch_size * mean_tokens)
+    once = _evaluation(recipe, rows, forward) + _samples(recipe, device, token)
+    return START_SECONDS + training + (1 + math.ceil(steps / every)) * once
 
 
 def uses_levers(recipe: Recipe, device: Device) -> bool:
@@ -73,13 +75,13 @@ def _speed(recipe: Recipe, device: Device) -> float:
     return matmul_flops(device) * SHARE[device.kind] / QUANTIZED[recipe.quantization]
 
 
-def _evaluations(
-    recipe: Recipe, device: Device, steps: int, rows: int | None, forward: float
-) -> float:
-    """Seconds for the held-out rows and the samples, each time and once before training."""
-    share = recipe.dataset.eval_fraction
-    held_out = (rows or 0) * share / (1 - share)
-    low, high = EVAL_ROWS if share else (0, 0)
-    samples = recipe.sample_max_new_tokens / TOKENS_A_SECOND[device.kind]
-    once = forward * min(max(held_out, low), high) + (samples if recipe.sample_prompts else 0)
-    return (1 + math.ceil(steps / cadence(recipe, steps)["eval_steps"])) * once
+def _evaluation(recipe: Recipe, rows: int | None, forward: float) -> float:
+    """Seconds for the held-out rows."""
+    return forward * held_out_rows(recipe, rows or 0)
+
+
+def _samples(recipe: Recipe, device: Device, token: float) -> float:
+    """Seconds for the samples at their longest; `token` is a training token's."""
+    if not recipe.sample_prompts:
+        return 0.0
+    return recipe.sample_max_new_tokens * max(1 / TOKENS_A_SECOND[device.kind], WRITTEN * token)

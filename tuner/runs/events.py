@@ -56,17 +56,22 @@ class MetricEvent(TypedDict):
 
 
 class EvalEvent(TypedDict):
-    """A point of the held-out curve; step 0 is the base."""
+    """A point of the held-out curve; step 0 is the base. `seconds` is what it took."""
 
     seq: int
     time: float
     kind: Literal["eval"]
     step: int
     eval_loss: float | None
+    seconds: NotRequired[float]
 
 
 class SampleEvent(TypedDict):
-    """What the model answered to the recipe's prompt number `index`."""
+    """What the model answered to the recipe's prompt number `index`.
+
+    Attributes:
+        seconds: Its share of what all answers of that step took together.
+    """
 
     seq: int
     time: float
@@ -75,16 +80,18 @@ class SampleEvent(TypedDict):
     index: int
     prompt: str
     text: str
+    seconds: NotRequired[float]
 
 
 class CheckpointEvent(TypedDict):
-    """A checkpoint is complete; `path` is relative to the run's folder."""
+    """A checkpoint is complete; `path` is relative to the run's folder, `seconds` what it took."""
 
     seq: int
     time: float
     kind: Literal["checkpoint"]
     step: int
     path: str
+    seconds: NotRequired[float]
 
 
 class StateEvent(TypedDict):

@@ -5,6 +5,7 @@ Everything goes through the run's EventWriter, and into status.json once a secon
 """
 
 import math
+import os
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from tuner.errors import TrainingError
 from tuner.recipe import Recipe
@@ -21,6 +23,9 @@ from tuner.runs.store import Run
 from tuner.training.sampling import Sampler
 
 STATUS_SECONDS = 1.0
+# A stopped run evaluates what it saved if its last evaluation took no longer. A Space that restarts
+# gives 25 seconds in all, and the proof loads the base once more.
+QUICK_SECONDS = 5.0
 
 
 class StopRequest:
@@ -42,6 +47,10 @@ class StoppedBeforeTraining(Exception):
     """A stop came while the run was being prepared."""
 
 
+class EvaluationCut(StoppedBeforeTraining):
+    """A stop came in the middle of an evaluation; of the one before training, it ends the run."""
+
+
 def heed(stop: StopRequest) -> None:
     """Leave if somebody asked to stop."""
     if stop.asked:
@@ -49,13 +58,17 @@ def heed(stop: StopRequest) -> None:
 
 
 class MemoryMeter:
-    """Memory that the run takes beyond what the process held before the model: bytes."""
+    """Memory that the run takes beyond what the process held before the model: bytes.
 
-    def __init__(self, device: torch.device):
+    Args:
+        held: Of the model that this process holds already, on a CPU.
+    """
+
+    def __init__(self, device: torch.device, held: int = 0):
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self._baseline = _resident()
+        self._baseline = _resident() - held
         _reset_peak_resident()
 
     def now(self) -> int:
@@ -119,6 +132,9 @@ class RunEvents(TrainerCallback):
         self.first_step_at: float | None = None
         self.eval_losses: list[tuple[int, float]] = []
         self._status_at = 0.0
+        self._eval_seconds = 0.0  # of the last evaluation
+        self._saving_since = 0.0
+        self._must_finish = False  # the evaluation at hand
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -139,10 +155,35 @@ class RunEvents(TrainerCallback):
         self.first_step_at = self.first_step_at or time.time()
         last = state.global_step >= state.max_steps
         if self.stop.asked and not last:
-            control.should_training_stop = True
-        if last or self.stop.asked:  # the adapter that is kept is always evaluated and saved
+            # Saved at once: whoever asked may not wait. Evaluated at the end if that is quick.
+            control.should_training_stop, control.should_evaluate = True, False
+        elif last:  # the adapter that is kept is evaluated
             control.should_evaluate = self.trainer.eval_dataset is not None
-            control.should_save = True
+        control.should_save |= last or self.stop.asked
+        self._saving_since = time.monotonic()
+
+    def on_prediction_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Answer a stop in the middle of an evaluation: what is trained is saved, no more."""
+        if self.stop.asked and not self._must_finish:
+            control.should_evaluate = False
+            control.should_training_stop = control.should_save = True
+            self._saving_since = time.monotonic()
+            raise EvaluationCut
+
+    def on_train_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Evaluate what a stop saved, if that is quick, so that it may be the best."""
+        evaluated = self.eval_losses and self.eval_losses[-1][0] == state.global_step
+        if self.trainer.eval_dataset is None or evaluated or self._eval_seconds > QUICK_SECONDS:
+            return
+        self._must_finish = True
+        self.trainer._determine_best_metric(self.trainer.evaluate(), None)
+        saved = self.run.checkpoints_dir / f"step-{state.global_step}" / TRAINER_STATE_NAME
+        state.save_to_json(str(saved.with_suffix(".new")))  # a resume goes on from the best so far
+        os.replace(saved.with_suffix(".new"), saved)
 
     def on_log(
         self,
@@ -166,25 +207,32 @@ class RunEvents(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        loss = (metrics or {}).get("eval_loss")
+        measured = metrics or {}
+        loss, self._eval_seconds = measured.get("eval_loss"), measured.get("eval_runtime", 0.0)
         if loss is None:
             return
-        self.events.write("eval", step=state.global_step, eval_loss=loss)
+        seconds = round(self._eval_seconds, 3)
+        self.events.write("eval", step=state.global_step, eval_loss=loss, seconds=seconds)
         self.eval_losses.append((state.global_step, loss))
         self._warn_when_eval_loss_turns()
         self.sample(state.global_step)
+        self._saving_since = time.monotonic()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        step = state.global_step
-        self.events.write("checkpoint", step=step, path=f"checkpoints/step-{step}")
+        step, seconds = state.global_step, round(time.monotonic() - self._saving_since, 3)
+        path = f"checkpoints/step-{step}"
+        self.events.write("checkpoint", step=step, path=path, seconds=seconds)
         self.run.update_status(step=step)
 
     def sample(self, step: int) -> None:
-        """Let the model answer the recipe's prompts as it is now."""
-        answers = self.sampler.answer(self.trainer.model, self.recipe.sample_prompts)
-        pairs = zip(self.recipe.sample_prompts, answers, strict=True)
-        for index, (prompt, text) in enumerate(pairs):
-            self.events.write("sample", step=step, index=index, prompt=prompt, text=text)
+        """Let the model answer the recipe's prompts as it is now; a stop is not kept waiting."""
+        began, prompts = time.monotonic(), self.recipe.sample_prompts
+        answers = self.sampler.answer(self.trainer.model, prompts, lambda: self.stop.asked)
+        each = round((time.monotonic() - began) / max(1, len(answers)), 4)
+        for index, (prompt, text) in enumerate(zip(prompts, answers, strict=False)):
+            self.events.write(
+                "sample", step=step, index=index, prompt=prompt, text=text, seconds=each
+            )
 
     def _metric(self, logs: dict[str, Any], state: TrainerState) -> dict[str, Any]:
         speed = self.pace.tokens_per_second(self.trainer.token_count.seen)

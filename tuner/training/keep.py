@@ -48,5 +48,5 @@ def _choose(run: Run, trainer: Any, recipe: Recipe) -> tuple[int, float | None]:
             state.best_model_checkpoint = str(best)
             trainer._load_best_model()
         return state.best_global_step, state.best_metric
-    losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-    return state.global_step, losses[-1] if losses else None
+    evaluated = {e["step"]: e["eval_loss"] for e in state.log_history if "eval_loss" in e}
+    return state.global_step, evaluated.get(state.global_step)

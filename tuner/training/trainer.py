@@ -21,6 +21,7 @@ from trl.data_utils import pack_dataset
 
 from tuner.errors import TrainingError
 from tuner.recipe import Recipe
+from tuner.training.evaluation import CutEvaluation, ExactEvaluation
 from tuner.training.speed.levers import NO_LEVERS, Levers
 from tuner.training.speed.sft import ByLevers
 
@@ -50,7 +51,7 @@ class TokenCount:
             self.trained += int(inputs["completion_mask"].sum())
 
 
-class RunTrainer:
+class RunTrainer(CutEvaluation):
     """What a run directory asks of any of trl's trainers. Mixed in before the trainer."""
 
     token_count: TokenCount
@@ -102,7 +103,7 @@ class RunTrainer:
             self.model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs=self.args.activation_checkpointing_kwargs
             )
-        with self.compute_loss_context_manager():
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
             loss = self.compute_loss(self.model, self._prepare_inputs(self.data_collator(rows)))
         _require_finite(loss, self.model)
         loss.backward()
@@ -113,7 +114,7 @@ class RunTrainer:
         torch.set_rng_state(state)
 
 
-class RunSFTTrainer(ByLevers, RunTrainer, SFTTrainer):
+class RunSFTTrainer(ByLevers, ExactEvaluation, RunTrainer, SFTTrainer):
     """Supervised fine-tuning on ready tokens."""
 
     def _prepare_dataset(self, dataset: Any, _tokenizer: Any, args: Any, packing: bool, *_: Any):  # type: ignore[no-untyped-def]
