@@ -19,6 +19,7 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["GOMP_SPINCOUNT"] = "1000"  # tests and the runs they start share two cores
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+os.environ["TUNER_SPARE"] = "0"  # no page of the tests keeps a process for a run that never comes
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "TUNER_RUNS_DIR"):
     os.environ.pop(name, None)
 

@@ -48,16 +48,18 @@ ALLOWED = {
     "runs.queue chat.client chat.lineup chat.voices",
     "quantities": "",
     # The run directory: names, states, atomic writes. Who does the training sees two parts of it.
-    "runs": "errors recipe runs.events",
+    "runs": "errors recipe runs.events runs.handover",
     "runs.events": "errors runs",
     "runs.store": "errors recipe runs runs.events",
-    "runs.launch": "errors recipe device runs runs.events runs.store",
+    "runs.launch": "errors recipe device runs runs.events runs.store runs.handover",
+    # How a process that waits is told its run: known to both sides.
+    "runs.handover": "",
     "runs.queue": "errors runs runs.launch runs.store",
     # A base model in memory, the same for who trains on it and who talks to it.
     "models": "errors recipe base_models",
     # The training process knows a run directory, not who started it or who is looking.
     "training": "errors recipe schedule device base_models models memory data runs.events "
-    "runs.store",
+    "runs.store runs.handover",
     # What is loaded beside a model in the playground's process, and what talks to that process.
     "chat": "errors recipe device base_models models data runs.events runs.store chat.voices "
     "chat.protocol",

@@ -5,6 +5,7 @@ Start, follow, stop and resume the process that trains a run:
     wait(run, on_event=print)       until it ends
     stop(run)                       SIGTERM; it finishes its step, saves and says so
     leave(run)                      out of line, where it waited (queue.py) and has not begun
+    warm_spare()                    have the imports of the next process done beforehand (spare.py)
 
 The process outlives whoever started it, and writes to files only. Whoever comes later finds it by
 the pid in status.json: a page that was restarted needs nothing else to follow or stop it. Its exit
@@ -30,9 +31,11 @@ from tuner.device import TRAINING_ENVIRONMENT, training_refused
 from tuner.errors import RunError
 from tuner.runs.atomic import locked
 from tuner.runs.events import Event, EventWriter
+from tuner.runs.handover import Task
 from tuner.runs.process import birth
 from tuner.runs.redact import redact
 from tuner.runs.run import Run
+from tuner.runs.spare import Spare
 from tuner.runs.status import (
     LIVE_STATES,
     Status,
@@ -60,11 +63,19 @@ ENVIRONMENT = {
 # Processes started here, by pid, until their end is recorded: a parent alone learns exit codes.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
+# Nobody has to warm it: without, every process begins with its imports.
+spare = Spare()
+
 
 def command(run: Run, *, resume: bool = False) -> list[str]:
     """The command that trains a run."""
     training = [sys.executable, "-m", "tuner.training", str(run.dir.resolve())]
     return [*training, "--resume"] if resume else training
+
+
+def warm_spare() -> None:
+    """Have a process ready for the next run that is started here; `spare.close()` ends it."""
+    spare.warm([sys.executable, "-m", "tuner.training", "--spare"], _environment())
 
 
 def start(run: Run, *, resume: bool = False) -> int:
@@ -226,14 +237,15 @@ def record(run: Run, changes: Status) -> None:
 
 
 def _spawn(run: Run, resume: bool) -> subprocess.Popen[bytes]:
+    task, environment = Task(str(run.dir.resolve()), resume), _environment()
     try:
         with open(run.log_path, "ab") as log:
-            return subprocess.Popen(
+            return spare.take(task, log.fileno(), environment) or subprocess.Popen(
                 command(run, resume=resume),
                 stdin=subprocess.DEVNULL,
                 stdout=log,  # a file: a pipe that nobody reads would stop the training
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=environment,
                 start_new_session=True,  # closing the terminal or Ctrl-C there is not for it
             )
     except OSError as error:

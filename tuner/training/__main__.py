@@ -2,6 +2,7 @@
 Fine-tune one run directory, in its own process:
 
     python -m tuner.training runs/20261123-0915-support-bot [--resume]
+    python -m tuner.training --spare        which run is told later (spare.py)
 
 Reads recipe.yaml. Writes data/, events.jsonl, status.json, checkpoints/, adapter/ (model/ for full
 fine-tuning) and result.json. Exit codes: 0 completed, 1 failed, 2 invalid input (training never
@@ -14,23 +15,45 @@ import sys
 import traceback
 from pathlib import Path
 
+import psutil
+
 from tuner.errors import DatasetError, ModelError, RecipeError, TunerError
 from tuner.runs.events import EventWriter
 from tuner.runs.store import Run
+from tuner.training.libraries import import_for, import_for_any_run
+from tuner.training.spare import Waiting
 
 INVALID_INPUT = (RecipeError, DatasetError, ModelError)
 
 
 def main(arguments: list[str]) -> int:
-    """Train the run named on the command line; the exit code says how it ended."""
-    run = Run(Path(arguments[0]))
-    events = EventWriter(run.events_path)
+    """Train the run named on the command line, or told later; the exit code says how it ended."""
     # What this process needs is on the disk by now, or it is fetched here: never half-way.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    try:
-        from tuner.training.run import train  # torch, transformers, peft and trl: 8 s of imports
+    if arguments == ["--spare"]:
+        return _train_when_told()
+    began = psutil.Process().create_time()
+    return _train(Run(Path(arguments[0])), "--resume" in arguments, began)
 
-        return train(run, events, resume="--resume" in arguments)
+
+def _train_when_told() -> int:
+    waiting = Waiting()
+    try:
+        import_for_any_run()
+    except Exception:
+        if not waiting.told_at:
+            raise  # who keeps this process starts a fresh one, which says what is wrong
+    task = waiting.task()
+    return _train(Run(Path(task.run_dir)), task.resume, waiting.told_at)
+
+
+def _train(run: Run, resume: bool, began: float) -> int:
+    events = EventWriter(run.events_path)
+    try:
+        import_for(run.recipe())
+        from tuner.training.run import train  # torch, transformers, peft and trl: seconds
+
+        return train(run, events, resume, began)
     except INVALID_INPUT as error:
         return _fail(run, events, str(error), exit_code=2)
     except TunerError as error:
@@ -60,5 +83,15 @@ def _fail(run: Run, events: EventWriter, reason: str, exit_code: int) -> int:
     return exit_code
 
 
+def _end(exit_code: int) -> None:
+    """End at once, also where a base model is still loading that nobody waits for any more."""
+    loading = sys.modules.get("tuner.training.loading_ahead")
+    if loading and loading.is_loading():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _end(main(sys.argv[1:]))

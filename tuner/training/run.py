@@ -5,15 +5,17 @@ Every stage says in the run's events what it does, and a stop is answered betwee
 between steps. A resumed run goes the same way and continues at its last checkpoint.
 """
 
+import ctypes
 import gc
 import logging
+import resource
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import psutil
 import torch
 import transformers
 from accelerate.utils.memory import should_reduce_batch_size
@@ -34,6 +36,7 @@ from tuner.training.callbacks import (
     heed,
 )
 from tuner.training.keep import keep_best
+from tuner.training.loading_ahead import LoadingAhead, load
 from tuner.training.prepare import Prepared, longest_rows, prepare
 from tuner.training.result import run_result
 from tuner.training.sampling import Sampler
@@ -43,8 +46,11 @@ from tuner.training.trainer import WRITING, build_trainer, lower_micro_batch
 EXIT_COMPLETED, EXIT_STOPPED = 0, 3
 
 
-def train(run: Run, events: EventWriter, resume: bool) -> int:
+def train(run: Run, events: EventWriter, resume: bool, began: float) -> int:
     """Train `run` in this process.
+
+    Args:
+        began: When the process was started for this run, or was given it; Unix seconds.
 
     Returns:
         The process's exit code: EXIT_COMPLETED or EXIT_STOPPED.
@@ -63,8 +69,9 @@ def train(run: Run, events: EventWriter, resume: bool) -> int:
     shutil.rmtree(run.checkpoints_dir / WRITING, ignore_errors=True)
     tokens_dir = run.data_dir / "tokens"
     try:
-        prepared = prepare(run, events, stop, tokens_dir)
-        return Session(run, events, stop, prepared).run_to_end(resume)
+        ahead = LoadingAhead()
+        prepared = prepare(run, events, stop, tokens_dir, base_known=ahead.begin)
+        return Session(run, events, stop, prepared, ahead).run_to_end(resume, began)
     except StoppedBeforeTraining:
         reason = "Stopped before training began; there is nothing to keep yet."
         run.update_status(state="stopped", reason=reason)
@@ -77,13 +84,21 @@ def train(run: Run, events: EventWriter, resume: bool) -> int:
 class Session:
     """One process's share of a run: from the loaded model to result.json."""
 
-    def __init__(self, run: Run, events: EventWriter, stop: StopRequest, prepared: Prepared):
+    def __init__(
+        self,
+        run: Run,
+        events: EventWriter,
+        stop: StopRequest,
+        prepared: Prepared,
+        ahead: LoadingAhead | None = None,
+    ):
         self.run, self.events, self.stop, self.prepared = run, events, stop, prepared
+        self.ahead = ahead or LoadingAhead()
         self.recipe: Recipe = prepared.recipe
         self.memory = MemoryMeter(prepared.device)
 
-    def run_to_end(self, resume: bool) -> int:
-        """Train, keep, prove, write the result; returns the exit code."""
+    def run_to_end(self, resume: bool, began: float) -> int:
+        """Train, keep, prove, write the result (seconds since `began`); returns the exit code."""
         model, base_hash = self._load_model()
         trainer = self._fit(model)
         self._train(trainer, resume)
@@ -92,7 +107,7 @@ class Session:
             "quantized_modules": models.quantized_modules(model),
             "quantized_bytes": models.quantized_bytes(model),
             "base_weights_unchanged": self._base_unchanged(model, base_hash),
-            "seconds_to_first_step": self._seconds_until(self.callback.first_step_at),
+            "seconds_to_first_step": _seconds(began, self.callback.first_step_at),
             **self._count(model),
         }
         stopped = trainer.state.global_step < trainer.state.max_steps and self.stop.asked
@@ -106,14 +121,13 @@ class Session:
         self._forget_model()
         facts |= self._proof(trained, kept.folder)
         facts["peak_memory_bytes"] = self.memory.peak()
-        facts["seconds"] = self._seconds_until(time.time())
+        facts["seconds"] = _seconds(began, time.time())
         return self._finish("stopped" if stopped else "completed", facts, kept)
 
     def _load_model(self) -> tuple[Any, str]:
         prepared = self.prepared
         self.events.write("log", message=f"Loading {self.recipe.base_model}")
-        model = self._fresh_base()
-        base_hash = models.hash_base_weights(model)
+        model, base_hash = self._base()
         model = models.add_adapter(model, self.recipe)
         models.require_trainable(model, self.recipe)
         self.levers = choose_levers(model, self.recipe)
@@ -136,6 +150,15 @@ class Session:
         )
         return model, base_hash
 
+    def _base(self) -> tuple[Any, str]:
+        """The base model and its hash: loaded meanwhile, or now."""
+        prepared = self.prepared
+        if loaded := self.ahead.loaded(self.stop):
+            self.memory = MemoryMeter(prepared.device, held=loaded.weight_bytes)
+        else:
+            loaded = load(self.recipe, prepared.base, prepared.dtype, prepared.device)
+        return loaded.model, loaded.hash
+
     def _fresh_base(self) -> Any:
         prepared = self.prepared
         return load_base(self.recipe, prepared.base, prepared.dtype, prepared.device)
@@ -145,8 +168,7 @@ class Session:
         while True:
             trainer = self._build_trainer(model)
             try:
-                size = int(self.recipe.micro_batch_size)
-                trainer.try_batch(longest_rows(trainer.train_dataset, size))
+                trainer.try_batch(longest_rows(trainer.train_dataset, self._rows_to_try()))
                 return trainer
             except Exception as error:
                 if not should_reduce_batch_size(error):
@@ -157,6 +179,17 @@ class Session:
             gc.collect()
             if self.prepared.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _rows_to_try(self) -> int:
+        """A micro-batch; one row where it certainly fits, as a try takes as long as a step there.
+
+        Without a limit of the process, a CPU's memory that runs out is no error that could be
+        answered anyway: the system kills.
+        """
+        fits, size = self.prepared.estimate, int(self.recipe.micro_batch_size)
+        roomy = 2 * fits.estimated_memory_bytes < fits.available_memory_bytes
+        sure = roomy and self.prepared.device.type == "cpu" and not _is_limited()
+        return 1 if sure and self.recipe.objective == "sft" else size
 
     def _smaller(self) -> Recipe:
         before = int(self.recipe.micro_batch_size)
@@ -228,6 +261,7 @@ class Session:
     def _forget_model(self) -> None:
         self.callback.trainer = None
         gc.collect()
+        _give_memory_back()
         if self.prepared.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -244,10 +278,6 @@ class Session:
             "adapter_reload_max_logit_diff": verify.max_difference(trained.tuned, again),
             "adapter_effect_max_logit_diff": verify.max_difference(trained.tuned, base_logits),
         }
-
-    def _seconds_until(self, moment: float | None) -> float | None:
-        began = psutil.Process().create_time()
-        return round(moment - began, 2) if moment else None
 
     def _finish(self, state: str, facts: dict[str, Any], kept: Any) -> int:
         result = run_result(self.run, self.prepared, state, facts, kept)
@@ -269,6 +299,12 @@ class Session:
         self.events.write("warning", message=message)
 
 
+def _give_memory_back() -> None:
+    """Let glibc return what was freed in small pieces; what follows would be held beside it."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def resume_at(trainer: Any, step: int, folder: Path) -> None:
     """Train on from a checkpoint, which a pull may have brought: anybody may have written it.
 
@@ -283,3 +319,13 @@ def resume_at(trainer: Any, step: int, folder: Path) -> None:
             "rng_state.pth holds something other than tensors, which could run code. Delete "
             f"{folder.name}, and resume at an earlier one or train anew."
         ) from None
+
+
+def _is_limited() -> bool:
+    """Whether this process may take less memory than there is (ulimit -v, -d)."""
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
+
+
+def _seconds(began: float, moment: float | None) -> float | None:
+    return round(moment - began, 2) if moment else None

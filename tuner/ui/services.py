@@ -21,6 +21,7 @@ from tuner.runs import launch
 from tuner.runs.queue import Dispatcher, waiting
 from tuner.runs.run import Run
 from tuner.runs.store import RunStore
+from tuner.service.warming import Warmth
 from tuner.service.worker import Worker
 from tuner.ui.access import Access, ByRole
 from tuner.ui.base_model_view import BaseModels
@@ -41,6 +42,7 @@ class Services:
         access: Who may see and change which run.
         limits: What people may use of it who do not own it.
         dispatcher: Starts the runs that wait in line.
+        warmth: Has the imports of the next run's process done beforehand.
         device: The hardware, for words; what is free of it is asked anew for each estimate.
     """
 
@@ -53,6 +55,7 @@ class Services:
     public_repos: PublicRepos = field(default_factory=PublicRepos)
     device: Device = field(default_factory=this_device)
     dispatcher: Dispatcher = field(init=False)
+    warmth: Warmth = field(init=False)
     chat: Chat = field(init=False)
     questions: Questions = field(init=False)
     minutes: Minutes = field(init=False)
@@ -62,6 +65,7 @@ class Services:
 
     def __post_init__(self) -> None:
         self.dispatcher = Dispatcher(self.store, before_start=self.before_start)
+        self.warmth = Warmth(self.store)
         self.chat = chat_client(self.store.root / CHAT_LOG)
         self.questions = Questions(self.limits)
         self.minutes = Minutes(self.store, self.limits, launch.stop)
@@ -85,6 +89,7 @@ class Services:
         self.dispatcher.start()
         self.minutes.start()
         self.worker.warm()
+        self.warmth.start()
 
     def before_start(self, run: Run) -> None:
         """What is done in the page's process just before a run's turn comes.
@@ -130,8 +135,9 @@ class Services:
         return [run.id for run in waiting(self.store)]
 
     def end(self) -> None:
-        """Let go of the threads and the helper process. Runs go on."""
+        """Let go of the threads and the helper processes. Runs go on."""
         self.dispatcher.close()
+        self.warmth.close()
         self.minutes.close()
         self.worker.close()
         self.chat.close()
