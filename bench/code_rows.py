@@ -35,6 +35,12 @@ class Rows:
     trained: float
 
 
+def rows_of(path: Path) -> Iterator[Row]:
+    """Rows of somebody's own."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
+
+
 def functions() -> Iterator[Row]:
     """Documented functions: asked for by their module's words and their own."""
     for path in sorted(SOURCES.rglob("*.py")):

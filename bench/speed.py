@@ -31,7 +31,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from bench.code_rows import Rows, functions, write_rows
+from bench.code_rows import Rows, functions, rows_of, write_rows
 from bench.laps import (
     FACTORY,
     FACTORY_FASTER,
@@ -59,7 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = model_folder(chosen.model, folder)
-        rows = write_rows(functions(), folder / "rows.jsonl", chosen.max_length)
+        made = rows_of(chosen.rows) if chosen.rows else functions()
+        rows = write_rows(made, folder / "rows.jsonl", chosen.max_length)
         job = Job(
             *(model, rows.path, chosen.batch, chosen.max_length, chosen.steps, chosen.nf4),
             factory=chosen.llama_factory,
@@ -80,6 +81,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--model", choices=["135m", "starter"], default="135m")
+    parser.add_argument("--rows", type=Path, help="JSONL of prompt and completion, as messages")
     parser.add_argument("--nf4", action="store_true")
     parser.add_argument(
         "--llama-factory",
