@@ -12,6 +12,7 @@ from trl.kernels import chunked_logprob
 from tests.tiny_models import tiny_config, tiny_model
 from tuner.base_models.architecture import Architecture, read_architecture, target_linears
 from tuner.base_models.lookup import find_base_model
+from tuner.memory.estimate import PROOF_TOKENS
 from tuner.memory.footprint import (
     OWN_TILE,
     OWN_WIDENED,
@@ -27,6 +28,7 @@ from tuner.memory.footprint import (
 )
 from tuner.models.loading import load_base
 from tuner.recipe import make_recipe
+from tuner.training import verify
 from tuner.training.speed.trained_loss import LOGITS_AT_ONCE, WIDENED_AT_ONCE
 
 SHAPE = {"hidden_size": 192, "intermediate_size": 448}  # blocks of 64 and 256 are not all full
@@ -139,5 +141,6 @@ def test_a_model_that_trains_whole_trains_all_its_parameters():
 
 def test_the_tiles_of_the_logits_are_those_of_trl_and_of_our_loss():
     assert (LOGITS_AT_ONCE, WIDENED_AT_ONCE) == (OWN_TILE, OWN_WIDENED)
+    assert PROOF_TOKENS == verify.ROWS * verify.TOKENS
     assert chunked_logprob.TOKEN_CHUNK_SIZE == TILE_TOKENS
     assert trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE == TILE_VOCABULARY

@@ -55,7 +55,10 @@ ROWS = 24
 LIMIT = 50_000
 SHORT = "max_steps: 4\nbatch_size: 4\nmax_length: 128\nsample_prompts: []\n"
 # Long enough to be stopped, and soon done when it is resumed.
-LONG = SHORT.replace("4", "60", 1) + "eval_steps: 60\nsave_steps: 60\n"
+LONG_STEPS = 240
+LONG = (
+    SHORT.replace("4", str(LONG_STEPS), 1) + f"eval_steps: {LONG_STEPS}\nsave_steps: {LONG_STEPS}\n"
+)
 DATA = "dataset: {columns: {prompt: question, answer: reply}, eval_fraction: 0.2}\n"
 WAIT_SECONDS = 150
 ENDED = ("completed", "failed", "stopped", "interrupted")
@@ -369,7 +372,7 @@ def test_stop_run_returns_when_the_run_has_ended_and_its_adapter_is_there(
 ):
     assert stopped.keys() == {"run", "dir", "state", "reason"}
     assert (stopped["state"], stopped["run"]) == ("stopped", follower.run)
-    assert 0 < call.run_status(follower.run)["step"] < 60
+    assert 0 < call.run_status(follower.run)["step"] < LONG_STEPS
     answer = httpx.get(f"{served.url}tuner/runs/{follower.run}/files/adapter.zip")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert "adapter/adapter_model.safetensors" in archive.namelist()
@@ -381,7 +384,7 @@ def test_resume_run_completes_it_and_its_events_were_told_once_and_in_order(
     assert call.resume_run(follower.run)["state"] == "queued"
     wait_until(follower.ended)
     status = call.run_status(follower.run)
-    assert (status["state"], status["step"]) == ("completed", 60)
+    assert (status["state"], status["step"]) == ("completed", LONG_STEPS)
     assert status["result"]["base_weights_unchanged"] is True
 
     written, end = read_events(served.store.get(follower.run).events_path)

@@ -51,6 +51,7 @@ PROCESS = {"cpu": 550 * MB, "mps": 550 * MB, "cuda": 0}
 # Of oneDNN's compiled programs in bf16, for each further width of a batch (training/trainer.py
 # pads to multiples of 32). Batches are between a mean and the longest row wide.
 PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 24 * MB, 32, 32
+PROOF_TOKENS = 256  # on which the saved adapter is compared (training/verify.py)
 RUNTIME = {"cpu": 40 * MB, "mps": 40 * MB, "cuda": 600 * MB}
 
 
@@ -236,7 +237,9 @@ class _Subject:
             "overhead": self._runtime() + self._resident_file(loading=False),
         }
         moments = [steady | moment for moment in self._moments(micro, checkpointing)]
+        # Once more at the end, beside what the trained model said with and without its adapter.
         loading = {**steady, "optimizer": 0, "adapter": 0}
+        loading["logits"] = 2 * PROOF_TOKENS * self.model.vocab * FLOAT
         loading["overhead"] = self._runtime() + self._resident_file(loading=True)
         return max([*moments, loading], key=lambda parts: sum(parts.values()))
 

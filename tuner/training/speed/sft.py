@@ -34,17 +34,18 @@ class ByLevers:
 
     def training_step(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """A forward and a backward, in which checkpointed layers run their forward again."""
-        with self._attention():
+        with self._lent():
             loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
             return loss
 
     def try_batch(self: Any, rows: list[dict[str, Any]]) -> None:
         """As RunTrainer's."""
-        with self._attention():
+        with self._lent():
             super().try_batch(rows)  # type: ignore[misc]
 
     @contextmanager
-    def _attention(self: Any) -> Iterator[None]:
+    def _lent(self: Any) -> Iterator[None]:
+        """What holds for a pass and no longer: generation goes its own way."""
         with ExitStack() as stack:
             if ROW_ATTENTION in self.levers:
                 stack.enter_context(rows_attend_to_themselves(self.model))
@@ -67,7 +68,7 @@ class ByLevers:
         if TRAINED_LOSS not in self.levers:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
         given = {name: value for name, value in inputs.items() if name != "tokens"}
-        with self._attention():
+        with self._lent():
             summed = model(**given, use_cache=False, summed_loss=True)
         count = num_items_in_batch
         if count is None:
