@@ -130,13 +130,14 @@ def _garbage_kept() -> Iterator[None]:
     So many rows would call the collector so often that it took a seventh of the time, most of it
     for looking through torch and transformers once more.
     """
-    was_on = gc.isenabled()
+    was_on, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not was_frozen:  # a training process has set its imports aside for good
+            gc.unfreeze()
         if was_on:
             gc.enable()
 

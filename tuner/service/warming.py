@@ -5,7 +5,7 @@ Keep a training process warm while the machine has nothing to do (runs/spare.py)
     warmth.start()          a thread, for as long as we live
     warmth.close()
 
-The imports take a core for seconds and the process some 500 MB from then on. So it is begun when
+The imports take a core for seconds and the process 530 MB from then on. So it is begun when
 the machine has been idle for a while, after the page's first visit as after a run; never beside
 training; and it is let go where memory becomes scarce.
 
