@@ -1,5 +1,8 @@
 """Whole data sets: what trains, what is dropped, and that the report counts just that."""
 
+import gc
+import weakref
+
 import pytest
 from datasets import Dataset
 
@@ -131,6 +134,27 @@ def test_what_ends_the_tokenizing_leaves_no_half_written_file(tmp_path):
         tokenize(Dataset.from_list(ROWS), renderer(64), tmp_path / "train.arrow", stop)
 
     assert list(tmp_path.iterdir()) == []
+
+
+class Module:
+    """Modules and their bound forwards hold each other: only the collector lets go of them."""
+
+
+@pytest.mark.parametrize("set_aside", [True, False], ids=["imports set aside", "nothing set aside"])
+def test_a_model_that_is_loaded_meanwhile_can_be_let_go_of(set_aside):
+    if set_aside:
+        gc.freeze()
+    model = Module()
+    model.forward_of = model
+    held = weakref.ref(model)
+    try:
+        tokenize(Dataset.from_list(ROWS), renderer(64))
+        del model
+        gc.collect()
+        assert held() is None
+        assert gc.isenabled() and bool(gc.get_freeze_count()) is set_aside
+    finally:
+        gc.unfreeze()
 
 
 def test_data_in_which_nothing_trains_is_refused_with_the_reason():

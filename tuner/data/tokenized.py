@@ -130,13 +130,16 @@ def _garbage_kept() -> Iterator[None]:
     So many rows would call the collector so often that it took a seventh of the time, most of it
     for looking through torch and transformers once more.
     """
+    # A training process has set its imports aside for good, and loads a model meanwhile: were that
+    # set aside with them, it would never be let go of.
     was_on, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
-    gc.freeze()
+    if not was_frozen:
+        gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        if not was_frozen:  # a training process has set its imports aside for good
+        if not was_frozen:
             gc.unfreeze()
         if was_on:
             gc.enable()
