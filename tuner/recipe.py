@@ -28,7 +28,7 @@ Auto = Literal["auto"]
 LR_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
 # What makes training steps faster; each is a file in training/speed.
 LEVERS = (
-    *("trained_loss", "row_attention"),
+    *("trained_loss", "row_attention", "parallel_rows"),
     *("lora_linear", "gated_mlp", "rms_norm", "rotary"),
 )
 OPTIMIZERS = (

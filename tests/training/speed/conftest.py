@@ -11,10 +11,10 @@ from tests.training.speed.tiny_trainers import ROWS, Step, plain_step, tiny
 
 
 @pytest.fixture(autouse=True, scope="package")
-def one_thread_and_no_search_through_what_was_imported() -> Iterator[None]:
-    """Nothing here is large enough for two threads; and a trainer collects garbage at its start."""
+def two_threads_and_no_search_through_what_was_imported() -> Iterator[None]:
+    """Two, so that rows can be shared out; and a trainer collects garbage at its start."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     gc.collect()
     gc.freeze()
     yield

@@ -95,6 +95,8 @@ def gradients_of(trainer: Any) -> list[torch.Tensor]:
         lambda _module, _inputs, output: embedded.append(output.requires_grad_())
     )
     trainer.model.train()
+    if hasattr(trainer.data_collator, "threads"):
+        trainer.data_collator.threads = 1  # what is embedded in threads is not in this one's graph
     batch = trainer.data_collator([trainer.train_dataset[at] for at in range(len(ROWS))])
     # As in training: the trainer asks for it only where it trains or evaluates.
     with torch.autocast("cpu", torch.bfloat16, enabled=trainer.args.bf16):

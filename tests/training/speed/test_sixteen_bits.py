@@ -2,8 +2,9 @@
 In bfloat16 nothing equals anything; so both are measured against float32 products of the same
 (rounded) weights, over four batches: levers may be no further from these than trl's autocast is.
 
-Allowed: RATIO times autocast's distance, for the gradient as a whole and, beyond LOSS, for the
-loss. Measured over eight batches a family: 0.80 (Phi-3) to 1.09 times (StarCoder2), and 4e-5.
+Allowed: RATIO times autocast's distance for the gradient as a whole and, beyond LOSS, LOSS_RATIO
+times for the loss, as the mean square of four losses varies by a third. Measured over eight batches
+a family: 0.80 (Phi-3) to 1.09 times (StarCoder2), and 4e-5.
 """
 
 import functools
@@ -19,7 +20,7 @@ from tests.training.speed.tiny_trainers import Step, levers_with, norm, our_step
 from tuner.recipe import LEVERS
 
 BF16 = torch.bfloat16
-RATIO, LOSS = 1.25, 1e-4
+RATIO, LOSS, LOSS_RATIO = 1.25, 1e-4, 2.0
 BASES: dict[str, dict[str, Any]] = {
     **{name: {"family": name} for name in ("llama", "qwen3", "gemma3_text", "phi3")},
     **{name: {"family": name} for name in ("starcoder2", "granite", "gpt_neox")},
@@ -73,7 +74,7 @@ def mean_square(numbers: Iterable[float]) -> float:
 @pytest.mark.parametrize("base", BASES)
 def test_all_levers_are_as_close_to_float32_as_autocast_is(errors, base):
     (cast, cast_loss), (ours, loss) = errors(base, ()), errors(base, LEVERS)
-    assert ours < RATIO * cast and loss < max(LOSS, RATIO * cast_loss)
+    assert ours < RATIO * cast and loss < max(LOSS, LOSS_RATIO * cast_loss)
 
 
 @pytest.mark.parametrize("base", ["llama", "llama, confident"])
@@ -81,4 +82,4 @@ def test_all_levers_are_as_close_to_float32_as_autocast_is(errors, base):
 def test_so_is_each_by_itself(errors, base, lever):
     levers = tuple(sorted(levers_with(lever, tiny()).on))
     (cast, cast_loss), (ours, loss) = errors(base, ()), errors(base, levers)
-    assert ours < RATIO * cast and loss < max(LOSS, RATIO * cast_loss)
+    assert ours < RATIO * cast and loss < max(LOSS, LOSS_RATIO * cast_loss)

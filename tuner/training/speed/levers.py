@@ -14,7 +14,7 @@ from tuner.recipe import LEVERS, Recipe, chosen_levers
 from tuner.training.speed import gated_mlp, lora_linear, rms_norm, rotary
 from tuner.training.speed.trained_loss import lend_loss
 
-TRAINED_LOSS, ROW_ATTENTION, LORA_LINEAR, GATED_MLP, RMS_NORM, ROTARY = LEVERS
+TRAINED_LOSS, ROW_ATTENTION, PARALLEL_ROWS, LORA_LINEAR, GATED_MLP, RMS_NORM, ROTARY = LEVERS
 
 # What a config calls the number that its logits are multiplied with, or divided by.
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
@@ -127,6 +127,10 @@ def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     return ""
 
 
+def _no_parallel_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+    return "it comes with row_attention" if ROW_ATTENTION in reasons else ""
+
+
 def _drops(config: Any) -> bool:
     """Whether a base brings dropout along, as StarCoder2's do: residual_dropout, resid_pdrop, …"""
     given = config.to_dict().items()
@@ -174,6 +178,7 @@ def _no_rotary(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
 CHECKS = {
     TRAINED_LOSS: _no_trained_loss,
     ROW_ATTENTION: _no_rows,
+    PARALLEL_ROWS: _no_parallel_rows,
     LORA_LINEAR: _no_lora_linear,
     GATED_MLP: _no_gated_mlp,
     RMS_NORM: _no_rms_norm,

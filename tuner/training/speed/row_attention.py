@@ -1,9 +1,10 @@
 """
 A batch without padding: its rows one after the other, each attending to itself only.
 
-    collator = RowCollator(pad_to_multiple_of=32)
+    collator = RowCollator(pad_token_id)
     with rows_attend_to_themselves(model):
-        model(**collator(rows), …)
+        for part in parts_of(collator(rows)):
+            model(**part, …)
 
 Rows of instruction data differ much in length: in a random batch of four, 44% of a padded batch is
 padding. Positions restart with every row, so a position means what it means in a row alone.
@@ -23,33 +24,42 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from tuner.training.speed.few_shapes import rounded_up
+from tuner.training.speed.parallel_rows import shares
 from tuner.training.speed.trained_loss import IGNORED, next_tokens
 
 NAME = "tuner_rows"
+TENSORS = ("input_ids", "position_ids", "labels", "shift_labels")
 BLOCK = 256  # queries at once
-# In 16 bits, oneDNN compiles and keeps a program for every shape that it meets.
-LENGTH_STEP = 64  # tokens
+LENGTH_STEP = 64  # tokens; in 16 bits, see few_shapes.py
 
 
 class RowCollator:
-    """Puts rows of token ids one after the other.
+    """Puts rows of token ids one after the other, in one or several parts.
 
     Args:
         pad_token_id: Of a last row of padding.
-        pad_to_multiple_of: It fills the batch up to a multiple of so many tokens.
+        few_lengths: Whether padding fills each part up to one of few lengths (few_shapes.py).
+        threads: Among which the rows may be shared out, each part for itself (parallel_rows.py).
     """
 
-    def __init__(self, pad_token_id: int, pad_to_multiple_of: int = 1):
-        self.pad_token_id, self.step = pad_token_id, pad_to_multiple_of
+    def __init__(self, pad_token_id: int, few_lengths: bool = False, threads: int = 1):
+        self.pad_token_id, self.few_lengths, self.threads = pad_token_id, few_lengths, threads
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """input_ids, position_ids, labels and shift_labels, (1, T) each; row_lengths; tokens."""
-        ids = [token for row in rows for token in row["input_ids"]]
-        labels = [label for row in rows for label in row.get("labels", row["input_ids"])]
-        # A packed row says where the rows are that it was packed from.
-        lengths = [n for row in rows for n in row.get("seq_lengths") or [len(row["input_ids"])]]
-        tokens = len(ids)
-        if missing := -len(ids) % self.step:
+        """input_ids, position_ids, labels and shift_labels, (1, T) each; tokens; and row_lengths, a
+        list a part: parts stand one after the other in the tensors."""
+        sequences = [sequence for row in rows for sequence in _sequences(row)]
+        shared = shares([len(ids) for ids, _ in sequences], self.threads)
+        parts = [self._joined([sequences[index] for index in share]) for share in shared]
+        joined = {name: torch.cat([part[name] for part in parts], 1) for name in TENSORS}
+        tokens = sum(len(ids) for ids, _ in sequences)
+        return {**joined, "row_lengths": [part["row_lengths"] for part in parts], "tokens": tokens}
+
+    def _joined(self, sequences: Sequence[Sequence[list[int]]]) -> dict[str, Any]:
+        ids, labels = ([token for s in sequences for token in s[which]] for which in (0, 1))
+        lengths = [len(own) for own, _ in sequences]
+        if missing := rounded_up(len(ids)) - len(ids) if self.few_lengths else 0:
             ids += [self.pad_token_id] * missing
             labels += [IGNORED] * missing
             lengths.append(missing)
@@ -57,7 +67,21 @@ class RowCollator:
         whole = {"input_ids": ids, "position_ids": positions, "labels": labels}
         batch: dict[str, Any] = {name: torch.tensor([numbers]) for name, numbers in whole.items()}
         batch["shift_labels"] = next_tokens(batch["labels"], lengths)
-        return {**batch, "row_lengths": lengths, "tokens": tokens}
+        return {**batch, "row_lengths": lengths}
+
+
+def parts_of(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """What goes into the model at once, of a batch that a RowCollator made or another collator."""
+    given = {name: value for name, value in batch.items() if name != "tokens"}
+    if "row_lengths" not in given:
+        return [given]
+    parts = given.pop("row_lengths")
+    sizes = [sum(lengths) for lengths in parts]
+    split = zip(*(given[name].split(sizes, 1) for name in TENSORS), strict=True)
+    return [
+        {**dict(zip(TENSORS, tensors, strict=True)), "row_lengths": lengths}
+        for tensors, lengths in zip(split, parts, strict=True)
+    ]
 
 
 @contextmanager
@@ -99,6 +123,15 @@ def attend(
         query.squeeze(0), key.squeeze(0), value.squeeze(0), scale, lengths
     )
     return attended.unsqueeze(0), None
+
+
+def _sequences(row: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+    """Ids and labels of a row; of a packed one, of each row that it was packed from."""
+    ids, labels = row["input_ids"], row.get("labels", row["input_ids"])
+    start = 0
+    for length in row.get("seq_lengths") or [len(ids)]:
+        yield ids[start : start + length], labels[start : start + length]
+        start += length
 
 
 class _Row(NamedTuple):

@@ -11,12 +11,22 @@ from typing import Any
 
 import torch
 
-from tuner.training.speed.levers import NO_LEVERS, ROTARY, ROW_ATTENTION, TRAINED_LOSS, Levers
+from tuner.training.speed.levers import (
+    NO_LEVERS,
+    PARALLEL_ROWS,
+    ROTARY,
+    ROW_ATTENTION,
+    TRAINED_LOSS,
+    Levers,
+)
+from tuner.training.speed.parallel_rows import summed_in_parallel
 from tuner.training.speed.rotary import rotary_in_one
-from tuner.training.speed.row_attention import RowCollator, rows_attend_to_themselves
+from tuner.training.speed.row_attention import (
+    RowCollator,
+    parts_of,
+    rows_attend_to_themselves,
+)
 from tuner.training.speed.trained_loss import IGNORED
-
-BATCH_STEP = 64  # tokens
 
 
 class ByLevers:
@@ -28,9 +38,14 @@ class ByLevers:
         """Train by these levers, which the model's forwards know already (levers.pull)."""
         self.levers = levers
         if ROW_ATTENTION in levers:
-            # Programs again (see row_attention.py): a batch is as long as all its rows together.
-            step = BATCH_STEP if self.model.dtype != torch.float32 else 1
-            self.data_collator = RowCollator(self.processing_class.pad_token_id, step)
+            self.data_collator = RowCollator(
+                self.processing_class.pad_token_id,
+                few_lengths=self.model.dtype != torch.float32,
+                threads=torch.get_num_threads() if PARALLEL_ROWS in levers else 1,
+            )
+        self.trained_weights = [
+            weight for weight in self.model.parameters() if weight.requires_grad
+        ]
 
     def training_step(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """A forward and a backward, in which checkpointed layers run their forward again."""
@@ -67,9 +82,13 @@ class ByLevers:
         """
         if TRAINED_LOSS not in self.levers:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
-        given = {name: value for name, value in inputs.items() if name != "tokens"}
+
+        def loss_of(part: dict[str, Any]) -> torch.Tensor:
+            loss: torch.Tensor = model(**part, use_cache=False, summed_loss=True)
+            return loss
+
         with self._lent():
-            summed = model(**given, use_cache=False, summed_loss=True)
+            summed = summed_in_parallel(loss_of, parts_of(inputs), self.trained_weights)
         count = num_items_in_batch
         if count is None:
             shifted = inputs.get("shift_labels", inputs["labels"][:, 1:])

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from tuner.training.speed.few_shapes import SMALLEST_STEP, rounded_up
+
 LOGITS_AT_ONCE = 1 << 24  # numbers: 32 MB in 16 bits
 WIDENED_AT_ONCE = 1 << 20  # of them in float32: they stay in a processor's cache
 IGNORED = -100
@@ -95,13 +97,14 @@ class _TrainedLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         summed = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        rows = max(1, LOGITS_AT_ONCE // len(weight))
+        rows = max(1, LOGITS_AT_ONCE // len(weight) // SMALLEST_STEP) * SMALLEST_STEP
         for start in range(0, len(hidden), rows):
-            piece = slice(start, start + rows)
-            logits = functional.linear(hidden[piece].to(weight.dtype), weight, bias)
-            summed += _turn_into_errors(logits, targets[piece], logit_scale)
+            piece = slice(start, min(start + rows, len(hidden)))
+            count = piece.stop - start
+            logits = functional.linear(_filled_up(hidden[piece], weight.dtype), weight, bias)
+            summed += _turn_into_errors(logits[:count], targets[piece], logit_scale)
             if gradient is not None:
-                gradient[piece] = logits @ weight
+                gradient[piece] = (logits @ weight)[:count]
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return summed
@@ -110,6 +113,12 @@ class _TrainedLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream.to(gradient.dtype), None, None, None, None
+
+
+def _filled_up(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """States in a precision, in 16 bits with more lines of zeros."""
+    missing = rounded_up(len(hidden)) - len(hidden) if dtype != torch.float32 else 0
+    return functional.pad(hidden.to(dtype), (0, 0, 0, missing))
 
 
 def _turn_into_errors(
