@@ -1,8 +1,8 @@
 """
 Sizes rounded up, so that there are few of them.
 
-In 16 bits on a CPU, oneDNN compiles a program for every shape of a matrix product that it meets, and
-keeps it: 0.6 MB each, 13 MB for one more length of a batch of a Llama with LoRA (docs/EXPERIMENTS.md).
+In 16 bits on a CPU, oneDNN compiles a program for every shape of a matrix product that it meets,
+and keeps it: 0.6 MB each, 13 MB for one more length of a batch (docs/EXPERIMENTS.md).
 """
 
 SMALLEST_STEP = 32
