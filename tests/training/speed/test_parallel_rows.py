@@ -19,15 +19,15 @@ NOT_USED = torch.ones(1, requires_grad=True)
     [
         ([100, 90, 80, 70], 1, [[0, 1, 2, 3]]),
         ([100, 90, 80, 70], 2, [[0, 3], [1, 2]]),
-        ([500, 90, 80, 70], 2, [[0, 1, 2, 3]]),  # the others would wait for the first
-        ([100], 2, [[0]]),
-        ([100, 90, 80, 70], 4, [[0], [1], [2], [3]]),
-        ([100, 90], 8, [[0], [1]]),  # four threads each
-        ([100, 90], 3, [[0, 1]]),  # three cannot be halved
+        ([500, 90, 80, 70], 2, [[0], [1, 2, 3]]),
+        ([100, 90, 80], 2, [[0, 1, 2]]),  # one of two shares would be a single row
+        ([100, 90, 80, 70], 8, [[0, 3], [1, 2]]),  # four threads each
+        ([100, 90, 80, 70], 3, [[0, 1, 2, 3]]),  # three cannot be halved
+        ([50] * 8, 4, [[0, 4], [1, 5], [2, 6], [3, 7]]),
         ([], 2, [[]]),
     ],
 )
-def test_rows_are_shared_out_where_that_ends_sooner(lengths, threads, wanted):
+def test_every_share_is_about_as_long_and_has_two_rows_to_go_round(lengths, threads, wanted):
     assert shares(lengths, threads) == wanted
 
 

@@ -8,7 +8,7 @@ model there are thousands of ends a step, and what lies between operations keeps
 Rows do not need each other: here cores meet once a batch, where their gradients are added up, in
 the order of the batches. It is data parallelism within a process, over one copy of the weights.
 Measured in docs/EXPERIMENTS.md.
-Not covered: GPUs; batches of one row, which all cores work on.
+Not covered: GPUs; batches of few rows, each of which all cores work on.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-# How much faster an operation is on so many cores: their number to this power.
-SCALING = 0.75
+LEAST_ROWS = 2  # a share: of fewer, the longest would be waited for
 
 Batch = dict[str, Any]
 LossOf = Callable[[Batch], torch.Tensor]
@@ -27,23 +26,31 @@ Part = tuple[torch.Tensor, Sequence[torch.Tensor | None]]  # a loss and its grad
 
 
 def shares(lengths: Sequence[int], threads: int) -> list[list[int]]:
-    """Indices of rows by the thread that takes them; as many shares as make a batch end soonest.
+    """Indices of rows by the thread that takes them, every share about equally long.
+
+    The longest row first, each to the share that has least (Graham 1969,
+    https://doi.org/10.1137/0117039): in random batches of four, two shares are 6 to 10% longer than
+    half, of eight 2%.
 
     Args:
         lengths: Of the rows, in tokens.
-        threads: That there are; with fewer shares, several work on each.
+        threads: That there are; where they are more than shares, several work on each.
 
-    >>> shares([300, 200, 90], 2), shares([300, 20, 90], 2)
-    ([[0], [1, 2]], [[0, 1, 2]])
+    >>> shares([300, 200, 90, 20], 2), shares([300, 200], 2)
+    ([[0], [1, 2, 3]], [[0, 1]])
     """
-    numbers = [n for n in range(1, threads + 1) if threads % n == 0 and n <= max(1, len(lengths))]
-    options = [_balanced(lengths, n) for n in numbers]
-
-    def duration(option: list[list[int]]) -> float:
-        longest = max(sum(lengths[row] for row in share) for share in option)
-        return float(longest / (threads // len(option)) ** SCALING)
-
-    return min(options, key=duration)
+    number = max(
+        n
+        for n in range(1, threads + 1)
+        if n == 1 or (threads % n == 0 and LEAST_ROWS * n <= len(lengths))
+    )
+    found: list[list[int]] = [[] for _ in range(number)]
+    sums = [0] * number
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        least = sums.index(min(sums))
+        found[least].append(row)
+        sums[least] += lengths[row]
+    return [sorted(share) for share in found]
 
 
 def summed_in_parallel(
@@ -92,20 +99,6 @@ class _Parallel(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
         scaled = (None if g is None else g.mul_(upstream) for g in ctx.gradients)
         return None, None, None, *scaled
-
-
-def _balanced(lengths: Sequence[int], number: int) -> list[list[int]]:
-    """The longest first, each to the share that has least: at most a third from the best there is.
-
-    Graham 1969, https://doi.org/10.1137/0117039
-    """
-    found: list[list[int]] = [[] for _ in range(number)]
-    sums = [0] * number
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        least = sums.index(min(sums))
-        found[least].append(row)
-        sums[least] += lengths[row]
-    return [sorted(share) for share in found]
 
 
 def _all(
