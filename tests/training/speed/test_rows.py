@@ -16,7 +16,7 @@ from tests.training.speed.tiny_trainers import (
 from tuner.recipe import LEVERS
 
 # About the numbers at which attention fills a row up, and begins another block of it.
-LENGTHS = [2, 31, 32, 33, 255, 256, 257, 511, 512, 513]
+LENGTHS = [2, 63, 64, 65, 127, 128, 129, 255, 257, 513]
 OF_ALL_LENGTHS = [row(length, (length + 1) // 2) for length in LENGTHS]
 # Few trained tokens beside many, so that micro-batches in whatever order have unequal numbers.
 UNEVEN = [row(30, 1), row(9, 2), row(90, 60), row(3, 3), row(77, 1), row(50, 0)]

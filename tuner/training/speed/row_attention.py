@@ -30,7 +30,7 @@ from tuner.training.speed.trained_loss import IGNORED, next_tokens
 
 NAME = "tuner_rows"
 TENSORS = ("input_ids", "position_ids", "labels", "shift_labels")
-BLOCK = 256  # queries at once
+BLOCK = 128  # queries at once
 LENGTH_STEP = 64  # tokens; in 16 bits, see few_shapes.py
 
 
@@ -47,23 +47,26 @@ class RowCollator:
         self.pad_token_id, self.few_lengths, self.threads = pad_token_id, few_lengths, threads
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """input_ids, position_ids, labels and shift_labels, (1, T) each; tokens; and row_lengths, a
-        list a part: parts stand one after the other in the tensors."""
+        """input_ids, position_ids, labels and shift_labels, (1, T) each; tokens; and of the parts,
+        which stand one after the other in them, part_lengths and a list each of row_lengths."""
         sequences = [sequence for row in rows for sequence in _sequences(row)]
         shared = shares([len(ids) for ids, _ in sequences], self.threads)
         parts = [self._joined([sequences[index] for index in share]) for share in shared]
         joined = {name: torch.cat([part[name] for part in parts], 1) for name in TENSORS}
         tokens = sum(len(ids) for ids, _ in sequences)
-        return {**joined, "row_lengths": [part["row_lengths"] for part in parts], "tokens": tokens}
+        of_parts = {
+            "part_lengths": [part["input_ids"].shape[1] for part in parts],
+            "row_lengths": [part["row_lengths"] for part in parts],
+        }
+        return {**joined, **of_parts, "tokens": tokens}
 
     def _joined(self, sequences: Sequence[Sequence[list[int]]]) -> dict[str, Any]:
         ids, labels = ([token for s in sequences for token in s[which]] for which in (0, 1))
         lengths = [len(own) for own, _ in sequences]
-        if missing := rounded_up(len(ids)) - len(ids) if self.few_lengths else 0:
-            ids += [self.pad_token_id] * missing
-            labels += [IGNORED] * missing
-            lengths.append(missing)
-        positions = [position for length in lengths for position in range(length)]
+        missing = rounded_up(len(ids)) - len(ids) if self.few_lengths else 0
+        ids += [self.pad_token_id] * missing
+        labels += [IGNORED] * missing
+        positions = [position for length in (*lengths, missing) for position in range(length)]
         whole = {"input_ids": ids, "position_ids": positions, "labels": labels}
         batch: dict[str, Any] = {name: torch.tensor([numbers]) for name, numbers in whole.items()}
         batch["shift_labels"] = next_tokens(batch["labels"], lengths)
@@ -75,12 +78,10 @@ def parts_of(batch: dict[str, Any]) -> list[dict[str, Any]]:
     given = {name: value for name, value in batch.items() if name != "tokens"}
     if "row_lengths" not in given:
         return [given]
-    parts = given.pop("row_lengths")
-    sizes = [sum(lengths) for lengths in parts]
-    split = zip(*(given[name].split(sizes, 1) for name in TENSORS), strict=True)
+    split = zip(*(given[name].split(given["part_lengths"], 1) for name in TENSORS), strict=True)
     return [
         {**dict(zip(TENSORS, tensors, strict=True)), "row_lengths": lengths}
-        for tensors, lengths in zip(split, parts, strict=True)
+        for tensors, lengths in zip(split, given["row_lengths"], strict=True)
     ]
 
 
@@ -112,10 +113,10 @@ def attend(
     Args:
         query: (1, heads, T, D).
         key, value: (1, key heads, T, D); the number of heads is a multiple of theirs.
-        row_lengths: They add up to T.
+        row_lengths: They add up to T, or less: what comes after them is padding.
 
     Returns:
-        (1, T, heads, D), and no weights.
+        (1, T, heads, D), zero for padding, and no weights.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     lengths = list(row_lengths or [query.shape[2]])
@@ -179,6 +180,7 @@ class _Rows(torch.autograd.Function):
     ) -> torch.Tensor:
         """query, key, value: (heads, T, D). Returns (T, heads, D)."""
         attended = value.new_empty(query.shape[1], query.shape[0], value.shape[-1])
+        attended[sum(lengths) :] = 0
         step = LENGTH_STEP if query.dtype != torch.float32 else 1
         ctx.rows, ctx.scale = list(_rows(lengths, step)), scale
         for row in ctx.rows:
@@ -193,6 +195,8 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
         query, key, value = ctx.saved_tensors
         gradients = [torch.empty_like(states.transpose(0, 1)) for states in (query, key, value)]
+        for gradient in gradients:
+            gradient[sum(row.end - row.start for row in ctx.rows) :] = 0
         upstream = upstream.transpose(0, 1)
         for row in ctx.rows:
             q, k, v, g = (row.of(states) for states in (query, key, value, upstream))
