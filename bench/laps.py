@@ -28,7 +28,8 @@ from typing import Any
 import psutil
 
 from tuner.device import TRAINING_ENVIRONMENT
-from tuner.recipe import LEVERS, make_recipe
+from tuner.levers import LEVERS
+from tuner.recipe import make_recipe
 from tuner.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,8 +20,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 SHOWN = (
-    "errors problems plain_yaml quantities recipe schedule presets starter device base_models "
-    "memory data checks service runs runs.events runs.store runs.launch runs.queue chat.client "
+    "errors problems plain_yaml quantities levers recipe schedule presets starter device "
+    "base_models memory data checks service runs runs.events runs.store runs.launch runs.queue chat.client "
     "chat.protocol chat.voices chat.lineup chat.votes hub hub.publish hub.pull hub.saves hub.card "
     "hub.bundle export"
 )
@@ -34,13 +34,14 @@ ALLOWED = {
     "errors": "",
     "problems": "",
     "plain_yaml": "",
-    "recipe": "errors problems plain_yaml",
+    "levers": "",
+    "recipe": "errors problems plain_yaml levers",
     "schedule": "recipe",
     "presets": "errors problems recipe",
     "starter": "errors data",
     "device": "errors",
     "base_models": "errors recipe starter",
-    "memory": "errors recipe schedule device base_models",
+    "memory": "errors levers recipe schedule device base_models",
     "data": "errors recipe",
     "checks": "errors recipe device base_models memory data runs runs.store",
     # Actions as documents, for the shell, the page and its API.
@@ -58,7 +59,7 @@ ALLOWED = {
     # A base model in memory, the same for who trains on it and who talks to it.
     "models": "errors recipe base_models",
     # The training process knows a run directory, not who started it or who is looking.
-    "training": "errors recipe schedule device base_models models memory data runs.events "
+    "training": "errors levers recipe schedule device base_models models memory data runs.events "
     "runs.store runs.handover",
     # What is loaded beside a model in the playground's process, and what talks to that process.
     "chat": "errors recipe device base_models models data runs.events runs.store chat.voices "

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.errors import RecipeError
+from tuner.levers import LEVERS
 from tuner.plain_yaml import read_plain
 from tuner.problems import sentences, unknown_setting
 
@@ -26,11 +27,6 @@ Positive = Annotated[int, Field(ge=1)]
 Auto = Literal["auto"]
 
 LR_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
-# What makes training steps faster; each is a file in training/speed.
-LEVERS = (
-    *("trained_loss", "row_attention", "parallel_rows"),
-    *("lora_linear", "gated_mlp", "rms_norm", "rotary"),
-)
 OPTIMIZERS = (
     "auto",
     "adamw_torch",

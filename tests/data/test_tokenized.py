@@ -142,6 +142,7 @@ class Module:
 
 @pytest.mark.parametrize("set_aside", [True, False], ids=["imports set aside", "nothing set aside"])
 def test_a_model_that_is_loaded_meanwhile_can_be_let_go_of(set_aside):
+    gc.unfreeze()
     if set_aside:
         gc.freeze()
     model = Module()

@@ -11,6 +11,7 @@ from tuner.base_models.architecture import LLAMA_7B
 from tuner.base_models.lookup import BaseModel, find_base_model
 from tuner.device import Device
 from tuner.errors import RecipeError
+from tuner.levers import LEVERS
 from tuner.memory.estimate import Estimate, estimate
 from tuner.recipe import make_recipe
 from tuner.runs import launch
@@ -148,6 +149,27 @@ def test_what_asks_for_more_memory_is_estimated_to_take_more(more):
     assert (
         estimated(llama(), **more).estimated_memory_bytes
         > estimated(llama(), **least).estimated_memory_bytes
+    )
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_while_a_base_is_quantized_its_file_is_in_memory_beside_it(quantization):
+    least = {"max_length": 64, "micro_batch_size": 1, "gradient_checkpointing": True}
+    base = llama()
+
+    found = estimated(base, CPU, quantization=quantization, dtype="bfloat16", **least)
+
+    assert found.estimated_memory_bytes > base.weight_bytes + found.breakdown["weights"]
+
+
+@pytest.mark.parametrize("lever", ["trained_loss", "lora_linear", "gated_mlp", "rms_norm"])
+def test_without_one_of_its_levers_a_run_is_estimated_to_take_more(lever):
+    fixed = {"micro_batch_size": 2, "gradient_checkpointing": False, "dtype": "bfloat16"}
+    others = [name for name in LEVERS if name != lever]
+
+    assert (
+        estimated(llama(), CPU, levers=others, **fixed).estimated_memory_bytes
+        > estimated(llama(), CPU, **fixed).estimated_memory_bytes
     )
 
 

@@ -1,11 +1,14 @@
 """Weights and optimizer states, beside what bitsandbytes and PyTorch really hold."""
 
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
 import trl.trainer.utils
+from bitsandbytes.nn import Int8Params, Params4bit
 from peft import LoraConfig, get_peft_model
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 from trl.kernels import chunked_logprob
 
@@ -25,11 +28,17 @@ from tuner.memory.footprint import (
     model_tensors,
     nf4_bits,
     optimizer_state,
+    own_tile,
 )
+from tuner.memory.overhead import PACKING
 from tuner.models.loading import load_base
 from tuner.recipe import make_recipe
 from tuner.training import verify
-from tuner.training.speed.trained_loss import LOGITS_AT_ONCE, WIDENED_AT_ONCE
+from tuner.training.speed.trained_loss import (
+    LOGITS_AT_ONCE,
+    WIDENED_AT_ONCE,
+    summed_loss_of,
+)
 
 SHAPE = {"hidden_size": 192, "intermediate_size": 448}  # blocks of 64 and 256 are not all full
 
@@ -144,3 +153,41 @@ def test_the_tiles_of_the_logits_are_those_of_trl_and_of_our_loss():
     assert PROOF_TOKENS == verify.ROWS * verify.TOKENS
     assert chunked_logprob.TOKEN_CHUNK_SIZE == TILE_TOKENS
     assert trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE == TILE_VOCABULARY
+
+
+@pytest.mark.parametrize("tokens", [300, 700, 1700], ids=["one piece", "two", "four"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_our_loss_takes_the_memory_that_is_estimated(dtype, tokens):
+    layers = architecture(vocab_size=32768)
+    hidden = torch.randn(1, tokens, layers.hidden, dtype=dtype, requires_grad=True)
+    weight = torch.randn(layers.vocab, layers.hidden, dtype=dtype)
+    targets = torch.randint(layers.vocab, (1, tokens))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        summed_loss_of(hidden, targets, weight)
+
+    estimated = own_tile(layers, tokens, dtype.itemsize)
+
+    assert estimated == pytest.approx(most_at_once(profiled), rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_packing_a_layer_takes_no_more_than_is_estimated(quantization, dtype):
+    weight = torch.randn(512, 768, dtype=dtype)
+    packed = {
+        "nf4": lambda: Params4bit(weight, requires_grad=False, quant_type="nf4").to("cpu"),
+        "int8": lambda: Int8Params(weight, requires_grad=False).to("cpu"),
+    }
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        packed[quantization]()
+
+    taken = most_at_once(profiled) / weight.numel()
+
+    assert 0.7 * PACKING[quantization] < taken < 1.02 * PACKING[quantization]
+
+
+def most_at_once(profiled: Any) -> int:
+    """Bytes of tensors that were made while the profiler looked, when they were most."""
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in events))

@@ -11,22 +11,28 @@ Not covered: dropout inside the base model (the families covered train without i
 
 from collections.abc import Iterator
 
-from tuner.base_models.architecture import Architecture, Linear
+from tuner.base_models.architecture import Architecture
+from tuner.levers import GATED_MLP, LORA_LINEAR, RMS_NORM, ROW_ATTENTION
 from tuner.memory.forward import FLOAT, Pass
-from tuner.memory.kept_by_levers import kept_with_levers
+from tuner.memory.kept_by_levers import (
+    is_kept_by_attention,
+    kept_by_fused_adapters,
+    kept_by_fused_mlp,
+    kept_by_fused_norms,
+    kept_by_row_attention,
+)
 
 
 def kept_by_blocks(model: Architecture, run: Pass) -> int:
     """Bytes that all blocks together keep for their backward."""
-    if run.levers:
-        return kept_with_levers(model, run)
     block = (
         _kept_by_norms(model, run)
         + _kept_by_attention(model, run)
         + _kept_by_nonlinearity(model, run)
         + _kept_inputs(model, run)
     )
-    return run.tokens * (model.blocks * block + _kept_by_adapters(model, run)) + _per_weight(run)
+    by_tokens = run.tokens * (model.blocks * block + _kept_by_adapters(model, run))
+    return by_tokens + run.shares * _per_weight(run)
 
 
 def kept_by_one_block(model: Architecture, run: Pass) -> int:
@@ -43,29 +49,37 @@ def kept_by_last_norm(model: Architecture, run: Pass) -> int:
     """Bytes that the model's last norm keeps, and its output, which the head reads."""
     rms = model.family.norm == "rms"
     weight_gradient = run.element if run.full and rms else 0
-    kept = FLOAT if rms and not (run.levers and not model.family.offset_norm) else run.element
+    kept = FLOAT if rms and RMS_NORM not in run.levers else run.element
     return run.tokens * model.hidden * (kept + weight_gradient + run.element)
+
+
+def dora_norm(run: Pass) -> int:
+    """Bytes for DoRA's norms of W + BA by rows, at the largest of its layers.
+
+    peft multiplies an identity matrix through A and B to get BA, scales it and adds it to W.
+    """
+    if not run.dora:
+        return 0
+    made = (linear.inputs * (linear.inputs + 3 * linear.outputs) for linear, _ in run.targets)
+    return run.shares * run.element * max(made, default=0)
 
 
 def _per_weight(run: Pass) -> int:
     """Bytes that don't grow with the tokens."""
     kept = 0
     for linear, blocks in run.targets:
-        if run.element < FLOAT:  # autocast's 16-bit copies of the adapter's float32 weights
+        # Autocast keeps 16-bit copies of the adapter's float32 weights.
+        if run.element < FLOAT and LORA_LINEAR not in run.levers:
             kept += blocks * (linear.inputs + linear.outputs) * run.rank * run.element
         if run.dora:
-            kept += blocks * _dora_norm(linear, run)
+            kept += blocks * 3 * linear.outputs * FLOAT  # norms of W + BA, and what they scale
     return kept
-
-
-def _dora_norm(linear: Linear, run: Pass) -> int:
-    """DoRA norms W + BA by rows. peft multiplies an identity matrix through A and B to get BA,
-    and both keep what they multiplied."""
-    return linear.inputs * (linear.inputs + run.rank) * run.element + 6 * linear.outputs * FLOAT
 
 
 def _kept_by_norms(model: Architecture, run: Pass) -> int:
     """Per token. An RMS norm computes in float32, and keeps that copy of its input."""
+    if RMS_NORM in run.levers:
+        return kept_by_fused_norms(model, run)
     family = model.family
     if family.norm == "layer":
         inputs = 1 if family.parallel else family.norms  # parallel branches norm the same tensor
@@ -79,6 +93,8 @@ def _kept_by_norms(model: Architecture, run: Pass) -> int:
 
 def _kept_by_attention(model: Architecture, run: Pass) -> int:
     """Per token: query, key, value, output, the softmax's normaliser, and a mask if any."""
+    if ROW_ATTENTION in run.levers:
+        return kept_by_row_attention(model, run)
     if model.family.eager:
         # tanh of the scores, their softmax in float32, and that in 16 bit: 8 bytes either way.
         scores = model.heads * run.length * 2 * FLOAT
@@ -101,6 +117,8 @@ def _kept_projections(model: Architecture, padded: bool) -> int:
 
 def _kept_by_nonlinearity(model: Architecture, run: Pass) -> int:
     """Per token: gated, the gate before and after its nonlinearity, and what it gates."""
+    if GATED_MLP in run.levers:
+        return kept_by_fused_mlp(model, run)
     tensors = 3 if model.family.gated else model.family.activation_tensors
     return tensors * model.intermediate * run.element
 
@@ -112,11 +130,14 @@ def _kept_inputs(model: Architecture, run: Pass) -> int:
     """
     shared = run.full or run.int8
     widths = {linear.reads: linear.inputs for linear in model.linears} if shared else {}
-    return run.element * sum(w for reads, w in widths.items() if not _already_kept(model, reads))
+    new = (w for reads, w in widths.items() if not is_kept_by_attention(model, run, reads))
+    return run.element * sum(new)
 
 
 def _kept_by_adapters(model: Architecture, run: Pass) -> int:
     """Per token, over all blocks."""
+    if LORA_LINEAR in run.levers:
+        return kept_by_fused_adapters(model, run)
     total = 0
     for linear, blocks in run.targets:
         total += blocks * run.rank * run.element  # what A hands to B
@@ -138,10 +159,5 @@ def _kept_adapter_inputs(model: Architecture, run: Pass) -> Iterator[int]:
     if run.int8:
         return  # counted there
     for reads in {linear.reads for linear, _ in run.targets}:
-        if not _already_kept(model, reads):
+        if not is_kept_by_attention(model, run, reads):
             yield FLOAT * max(b * x.inputs for x, b in run.targets if x.reads == reads)
-
-
-def _already_kept(model: Architecture, reads: str) -> bool:
-    """sdpa keeps its own output, which the output projection reads."""
-    return reads == "attention" and not (model.family.eager or model.family.concatenated_rope)

@@ -19,12 +19,15 @@ from tuner.base_models.architecture import Architecture, Linear, read_architectu
 from tuner.base_models.lookup import BaseModel
 from tuner.device import Device
 from tuner.errors import RecipeError
+from tuner.levers import LEAST_ROWS, TRAINED_LOSS
 from tuner.memory.activations import (
     checkpoints,
+    dora_norm,
     kept_by_blocks,
     kept_by_last_norm,
     kept_by_one_block,
 )
+from tuner.memory.expected_levers import expected_levers, expected_shares
 from tuner.memory.footprint import (
     Trained,
     adapter_tensors,
@@ -36,7 +39,8 @@ from tuner.memory.footprint import (
     own_tile,
 )
 from tuner.memory.forward import FLOAT, Pass
-from tuner.memory.training_time import training_seconds, uses_levers
+from tuner.memory.overhead import PROCESS, beside_loaded_weights, freed, holes, left, runtime
+from tuner.memory.training_time import training_seconds
 from tuner.recipe import Recipe
 
 Verdict = Literal["fits", "tight", "will not fit"]
@@ -44,15 +48,7 @@ Verdict = Literal["fits", "tight", "will not fit"]
 HEADROOM = 0.9  # share of the available memory that a choice made for the user may plan with
 LARGEST_MICRO_BATCH = {"cpu": 8, "mps": 8, "cuda": 64}
 
-MB = 10**6
-# What a process takes of a device before it holds one tensor: on a CPU, Python's and torch's code
-# (515 MB of torch 2.13, transformers 5.23, peft and trl); on a GPU, the CUDA context and cuBLAS.
-PROCESS = {"cpu": 550 * MB, "mps": 550 * MB, "cuda": 0}
-# Of oneDNN's compiled programs in bf16, for each further width of a batch (training/trainer.py
-# pads to multiples of 32). Batches are between a mean and the longest row wide.
-PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 24 * MB, 32, 32
 PROOF_TOKENS = 256  # on which the saved adapter is compared (training/verify.py)
-RUNTIME = {"cpu": 40 * MB, "mps": 40 * MB, "cuda": 600 * MB}
 
 
 @dataclass(frozen=True)
@@ -195,6 +191,10 @@ class _Subject:
         return found
 
     @cached_property
+    def levers(self) -> frozenset[str]:
+        return expected_levers(self.recipe, self.base.config, self.model, self.device.kind)
+
+    @cached_property
     def trained(self) -> list[Trained]:
         if self.full:
             return list(model_tensors(self.model, self.parameters))
@@ -227,23 +227,30 @@ class _Subject:
 
     def breakdown(self, micro: int, checkpointing: bool) -> dict[str, int]:
         """Bytes by part, at the moment when their sum is largest."""
-        steady = {
+        run = self._pass(micro)
+        training = list(self._training(micro, checkpointing))
+        most = max(moment["activations"] for moment in training)
+        for moment in training:
+            moment["overhead"] = holes(self.device, run, moment["activations"], most)
+        moments = [self._parts() | moment for moment in (*training, *self._proof(run, most))]
+        largest = max(moments, key=lambda parts: sum(parts.values()))
+        computes = runtime(self.device, run, max(0.0, self.length - self.mean_tokens))
+        return {**largest, "overhead": largest["overhead"] + computes}
+
+    def _parts(self) -> dict[str, int]:
+        """What stays from the first step to the last."""
+        return {
             "weights": self._weights(),
             "adapter": self.adapter * FLOAT,
             "gradients": 0,
             "optimizer": optimizer_state(self.trained, self.optim, self._trained_element),
             "activations": 0,
             "logits": 0,
-            "overhead": self._runtime() + self._resident_file(loading=False),
+            "overhead": 0,
         }
-        moments = [steady | moment for moment in self._moments(micro, checkpointing)]
-        # Once more at the end, beside what the trained model said with and without its adapter.
-        loading = {**steady, "optimizer": 0, "adapter": 0}
-        loading["logits"] = 2 * PROOF_TOKENS * self.model.vocab * FLOAT
-        loading["overhead"] = self._runtime() + self._resident_file(loading=True)
-        return max([*moments, loading], key=lambda parts: sum(parts.values()))
 
-    def _moments(self, micro: int, checkpointing: bool) -> Iterator[dict[str, int]]:
+    def _training(self, micro: int, checkpointing: bool) -> Iterator[dict[str, int]]:
+        """Moments of a step: the top of its forward, a block's backward, the end of the last."""
         run, model = self._pass(micro), self.model
         gradients = count_trained(self.trained) * self._trained_element
         before = gradients if self._accumulates(micro) else 0
@@ -251,15 +258,31 @@ class _Subject:
         kept += kept_by_last_norm(model, run)
         block = kept_by_one_block(model, run) if checkpointing else 0
         head = model.vocab * model.hidden * FLOAT if self.full else 0
-        if uses_levers(self.recipe, self.device) and not model.softcapped_logits:
-            logits = own_tile(model, run.tokens, run.element)
-        else:
-            logits = logits_tile(model, run.tokens, run.element, self.device.kind == "cuda")
+        logits = self._logits(run)
         yield {"gradients": before + head, "activations": kept, "logits": logits}
         workspace = self._workspace(run)
-        yield {"gradients": before + head, "activations": kept + block + workspace}
+        inside = block + max(workspace, dora_norm(run))
+        yield {"gradients": before + head, "activations": kept + inside}
+        if run.shares > 1:  # each thread has gradients of its own, beside those of earlier batches
+            gradients = before + run.shares * gradients
         # The embedding's gradient is made whole before it joins the head's, if the two are tied.
         yield {"gradients": gradients + head, "activations": workspace}
+
+    def _logits(self, run: Pass) -> int:
+        if TRAINED_LOSS in run.levers:
+            return run.shares * own_tile(self.model, run.tokens // run.shares, run.element)
+        return logits_tile(self.model, run.tokens, run.element, self.device.kind == "cuda")
+
+    def _proof(self, run: Pass, activations: int) -> Iterator[dict[str, int]]:
+        """Moments after the training: the trained model is asked, and a fresh base is loaded.
+
+        What the trained model says with and without its adapter is held until the end.
+        """
+        logits = 2 * PROOF_TOKENS * self.model.vocab * FLOAT
+        yield {"logits": logits, "overhead": freed(self.device, run, activations)}
+        file = beside_loaded_weights(self.recipe, self.base, self.model, self.device, self.element)
+        loading = {"adapter": 0, "optimizer": 0, "logits": logits}
+        yield {**loading, "overhead": left(run, activations) + file}
 
     def _pass(self, micro: int) -> Pass:
         # Preferences are computed as chosen and rejected answer in one batch.
@@ -276,8 +299,15 @@ class _Subject:
             dropout=self.recipe.lora.lora_dropout > 0,
             dora=self.dora,
             int8=self.recipe.quantization == "int8",
-            levers=uses_levers(self.recipe, self.device),
+            levers=self.levers,
+            shares=self._shares(sequences),
         )
+
+    def _shares(self, sequences: int) -> int:
+        cores = self.device.cores
+        # The rows of a packed sequence are shared out as well, and are more than one can know here.
+        rows = LEAST_ROWS * cores if self.recipe.packing else sequences
+        return expected_shares(self.levers, rows, cores)
 
     def _accumulates(self, micro: int) -> bool:
         return self.recipe.batch_size > micro * self.device.count
@@ -292,29 +322,3 @@ class _Subject:
     def _workspace(self, run: Pass) -> int:
         """Gradients inside one block's backward, and a widened copy of a quantized weight."""
         return run.tokens * (4 * self.model.intermediate + 2 * self.model.hidden) * run.element
-
-    def _runtime(self) -> int:
-        """Bytes of what computes, beside what is computed."""
-        compiled = self.device.kind == "cpu" and self.element < FLOAT
-        spread = max(0.0, self.length - self.mean_tokens)
-        # Rows by themselves have shapes of their own.
-        widths = min(round(spread / WIDTH_STEP), MOST_WIDTHS) + uses_levers(
-            self.recipe, self.device
-        )
-        return RUNTIME[self.device.kind] + (widths * PROGRAMS if compiled else 0)
-
-    def _resident_file(self, loading: bool) -> int:
-        """Bytes of the weights' file in memory, beyond those that serve as weights themselves.
-
-        A file in the right precision is mapped, and its pages are the weights. A file in another
-        precision, or of weights that were quantized, goes when all of it is converted. On its way
-        to a GPU, a file passes through the machine's memory, not the card's.
-        """
-        if self.device.kind == "cuda":
-            return 0
-        if not loading:
-            return 0
-        if round(self.base.weight_bytes / self.base.parameters) != self.element:
-            return self.base.weight_bytes
-        quantized = self.recipe.quantization != "none"
-        return self.model.linear_weights * self.element if quantized else 0

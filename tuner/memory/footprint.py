@@ -32,7 +32,7 @@ TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 TILE_BACKWARD = 7 * FLOAT + 1
 TILE_SOFTCAP = FLOAT
 # Of our own loss (training/speed/trained_loss.py): logits at once, which become their gradients in
-# place; and how many of them are in float32 at a time, twice.
+# place; and how many of them are in float32 at a time.
 OWN_TILE, OWN_WIDENED = 1 << 24, 1 << 20
 
 
@@ -139,11 +139,15 @@ def logits_tile(model: Architecture, tokens: int, element: int, fused: bool) -> 
 
 
 def own_tile(model: Architecture, tokens: int, element: int) -> int:
-    """The same for the loss of training/speed, were all tokens trained."""
-    logits, widened = (
-        max(model.vocab, min(tokens * model.vocab, most)) for most in (OWN_TILE, OWN_WIDENED)
-    )
-    return logits * element + 2 * widened * FLOAT + 2 * tokens * model.hidden * element
+    """The same for the loss of training/speed, were all tokens trained.
+
+    A piece of logits is made while the one before it is still held, and then widened bit by bit.
+    """
+    rows, few = (max(1, numbers // model.vocab) for numbers in (OWN_TILE, OWN_WIDENED))
+    one, two = (min(tokens, count * rows) * model.vocab * element for count in (1, 2))
+    widened = min(tokens, few) * model.vocab * FLOAT
+    held = 2 if element == FLOAT else 3  # float32 logits need no wider copy
+    return max(two, one + held * widened) + 2 * tokens * model.hidden * element
 
 
 def _quantized(linear: Linear, quantization: str) -> int:

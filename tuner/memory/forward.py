@@ -21,7 +21,8 @@ class Pass:
         full: All weights train; then there are no targets.
         dropout, dora: On the adapters.
         int8: The base's layers are bitsandbytes' 8-bit ones.
-        levers: Training takes all levers of training/speed that the model can have.
+        levers: Of training/speed, those that training takes (expected_levers.py).
+        shares: Parts of the micro-batch that threads take through the model at the same time.
     """
 
     rows: int
@@ -34,7 +35,8 @@ class Pass:
     dropout: bool = False
     dora: bool = False
     int8: bool = False
-    levers: bool = False
+    levers: frozenset[str] = frozenset()
+    shares: int = 1
 
     @property
     def tokens(self) -> int:

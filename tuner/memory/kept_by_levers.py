@@ -1,67 +1,61 @@
 """
 What a forward pass by the levers of training/speed leaves in memory for the backward pass.
 
-As activations.py, for SFT with LoRA or QLoRA on a CPU: rows without padding, attention whose
-weights are made again, layers and their adapters in one function, norms that keep their input as
-it came. Compared with autograd's own count in tests/memory, for every family that gets all of it.
+Each function here takes the place of one in activations.py where its lever is on: norms that keep
+their input as it came, attention whose weights are made again, layers and their adapters in one
+function. Compared with autograd's own count in tests/memory.
 """
 
 from collections.abc import Iterator
 
 from tuner.base_models.architecture import Architecture
+from tuner.levers import GATED_MLP, ROW_ATTENTION
 from tuner.memory.forward import FLOAT, Pass
 
-GATED_MLP = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
 
-
-def kept_with_levers(model: Architecture, run: Pass) -> int:
-    """Bytes that all blocks together keep for their backward."""
-    block = (
-        _by_norms(model, run)
-        + run.element * (_by_attention(model) + _by_nonlinearity(model, run))
-        + run.element * sum(_adapter_inputs(model, run))
-    )
-    through_a = sum(blocks * run.rank * run.element for _, blocks in run.targets)
-    return run.tokens * (model.blocks * block + through_a)
-
-
-def _by_norms(model: Architecture, run: Pass) -> int:
-    """Per token and block: the input as it came, and one statistic."""
-    family = model.family
-    width, statistics = family.norms * model.hidden, family.norms
-    if family.norm == "layer":
-        inputs = 1 if family.parallel else family.norms
-        return run.element * (inputs * model.hidden + 2 * statistics)
-    if family.qk_norm:
+def kept_by_fused_norms(model: Architecture, run: Pass) -> int:
+    """Bytes per token and block: the input as it came, and one statistic."""
+    width, statistics = model.family.norms * model.hidden, model.family.norms
+    if model.family.qk_norm:
         width += model.query + model.key_value
-        statistics += 2 if family.qk_norm == "all" else model.heads + model.kv_heads
-    element = FLOAT if family.offset_norm else run.element
-    return element * width + FLOAT * statistics
+        statistics += model.heads + model.kv_heads
+    return run.element * width + FLOAT * statistics
 
 
-def _by_attention(model: Architecture) -> int:
-    """Numbers per token and block: query, key, value; the output is what its projection reads."""
+def kept_by_row_attention(model: Architecture, run: Pass) -> int:
+    """Bytes per token and block: query, key, value; the output is what its projection reads."""
     joint = model.query + 2 * model.key_value
     is_joint = model.linears[0].outputs == joint
-    return model.query + model.key_value + (joint if is_joint else model.key_value)
+    numbers = model.query + model.key_value + (joint if is_joint else model.key_value)
+    return numbers * run.element
 
 
-def _by_nonlinearity(model: Architecture, run: Pass) -> int:
-    """Numbers per token and block."""
-    if is_fused(model, run):
-        return 2 * model.intermediate
-    tensors = 3 if model.family.gated else model.family.activation_tensors
-    return tensors * model.intermediate
+def kept_by_fused_mlp(model: Architecture, run: Pass) -> int:
+    """Bytes per token and block: what gate and up gave."""
+    return 2 * model.intermediate * run.element
+
+
+def kept_by_fused_adapters(model: Architecture, run: Pass) -> int:
+    """Bytes per token, over all blocks: what A hands to B, and what it reads."""
+    through_a = sum(blocks * run.rank for _, blocks in run.targets)
+    return run.element * (through_a + sum(_adapter_inputs(model, run)))
 
 
 def _adapter_inputs(model: Architecture, run: Pass) -> Iterator[int]:
-    """Numbers per token and block: what A multiplies, once for all layers that read it."""
-    read = {linear.reads: linear.inputs for linear, _ in run.targets}
-    for reads, width in read.items():
-        if not (reads == "mlp" and is_fused(model, run)):
-            yield width
+    """Numbers per token: what A multiplies, once for all layers that read it.
+
+    Dropout makes a copy for each layer, and a mask.
+    """
+    if run.dropout:
+        yield from (2 * blocks * linear.inputs for linear, blocks in run.targets)
+        return
+    for reads in {linear.reads for linear, _ in run.targets}:
+        inside_mlp = reads == "mlp" and GATED_MLP in run.levers
+        if not inside_mlp and not is_kept_by_attention(model, run, reads):
+            yield max(b * x.inputs for x, b in run.targets if x.reads == reads)
 
 
-def is_fused(model: Architecture, run: Pass) -> bool:
-    """Whether its MLP, with an adapter on each of its layers, is one function."""
-    return {linear.name for linear, _ in run.targets} >= GATED_MLP
+def is_kept_by_attention(model: Architecture, run: Pass, reads: str) -> bool:
+    """Whether a layer reads what attention keeps anyway: sdpa keeps its own output."""
+    is_sdpa = not (model.family.eager or ROW_ATTENTION in run.levers)
+    return reads == "attention" and is_sdpa and not model.family.concatenated_rope

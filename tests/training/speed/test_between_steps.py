@@ -17,7 +17,7 @@ from tests.training.speed.tiny_trainers import (
     trained,
 )
 from tuner.data.rendering import Renderer
-from tuner.recipe import LEVERS
+from tuner.levers import LEVERS
 from tuner.training.model import add_adapter
 from tuner.training.sampling import Sampler
 

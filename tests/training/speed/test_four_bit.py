@@ -22,10 +22,9 @@ from tests.training.speed.tiny_trainers import (
 )
 from tuner.base_models.lookup import find_base_model
 from tuner.data.rendering import Renderer
+from tuner.levers import LEVERS, LORA_LINEAR
 from tuner.models.loading import load_base
-from tuner.recipe import LEVERS
 from tuner.training.sampling import Sampler
-from tuner.training.speed.levers import LORA_LINEAR
 
 
 @pytest.fixture(scope="module")

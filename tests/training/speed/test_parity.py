@@ -15,9 +15,9 @@ from tests.training.speed.tiny_trainers import (
     recipe_of,
     tiny,
 )
-from tuner.recipe import LEVERS
+from tuner.levers import LEVERS, LORA_LINEAR, PROVEN, ROW_ATTENTION
 from tuner.training.model import add_adapter
-from tuner.training.speed.levers import LORA_LINEAR, PROVEN, ROW_ATTENTION, choose_levers
+from tuner.training.speed.levers import choose_levers
 
 WINDOWED = ("gemma3_text", "gemma2")
 FAMILIES = (*PROVEN, "gemma2")  # whose logits are capped: not all levers are for it

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.training.speed.tiny_trainers import differences, levers_with, our_step, row, tiny
-from tuner.recipe import LEVERS
+from tuner.levers import LEVERS
 
 LENGTHS = [(9, 5, 12), (40, 33, 3), (17, 64, 31), (5, 1, 8)]
 

@@ -13,7 +13,7 @@ from tests.training.speed.tiny_trainers import (
     row,
     tiny,
 )
-from tuner.recipe import LEVERS
+from tuner.levers import LEVERS
 
 # About the numbers at which attention fills a row up, and begins another block of it.
 LENGTHS = [2, 63, 64, 65, 127, 128, 129, 255, 257, 513]

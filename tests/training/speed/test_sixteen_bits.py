@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from tests.training.speed.tiny_trainers import Step, levers_with, norm, our_step, row, tiny
-from tuner.recipe import LEVERS
+from tuner.levers import LEVERS
 
 BF16 = torch.bfloat16
 RATIO, LOSS, LOSS_RATIO = 1.25, 1e-4, 2.0

@@ -16,18 +16,10 @@ from tests.training.speed.tiny_trainers import (
     tiny,
 )
 from tuner.base_models.lookup import find_base_model
+from tuner.levers import LEVERS, LORA_LINEAR, PROVEN, ROW_ATTENTION, TRAINED_LOSS
 from tuner.models.loading import load_base
-from tuner.recipe import LEVERS
 from tuner.training.model import add_adapter
-from tuner.training.speed.levers import (
-    LORA_LINEAR,
-    PROVEN,
-    ROW_ATTENTION,
-    TRAINED_LOSS,
-    Levers,
-    choose_levers,
-    release,
-)
+from tuner.training.speed.levers import Levers, choose_levers, release
 
 
 def chosen(base: nn.Module, **settings) -> Levers:

@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from tests.tiny_models import tiny_config, tiny_tokenizer
-from tuner.recipe import LEVERS, Recipe, make_recipe
+from tuner.levers import LEVERS
+from tuner.recipe import Recipe, make_recipe
 from tuner.training.model import adapters_in_float32, add_adapter
 from tuner.training.speed.levers import Levers, choose_levers, pull
 from tuner.training.trainer import build_trainer

@@ -10,20 +10,24 @@ What is not known to fit steps aside: the reasons are for the run's log.
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.recipe import LEVERS, Recipe, chosen_levers
+from tuner.levers import (
+    GATED_MLP,
+    LEVERS,
+    LORA_LINEAR,
+    PARALLEL_ROWS,
+    PROVEN,
+    RMS_NORM,
+    ROTARY,
+    ROW_ATTENTION,
+    TRAINED_LOSS,
+)
+from tuner.recipe import Recipe, chosen_levers
 from tuner.training.speed import gated_mlp, lora_linear, rms_norm, rotary
 from tuner.training.speed.trained_loss import lend_loss
-
-TRAINED_LOSS, ROW_ATTENTION, PARALLEL_ROWS, LORA_LINEAR, GATED_MLP, RMS_NORM, ROTARY = LEVERS
 
 # What a config calls the number that its logits are multiplied with, or divided by.
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 DIVISOR = "logits_scaling"
-# Families for which tests compare loss, gradients and rows by themselves with the plain path.
-PROVEN = (
-    *("llama", "mistral", "phi3", "starcoder2", "qwen2", "qwen3", "smollm3", "granite"),
-    *("gpt_neox", "gemma3_text"),
-)
 
 
 @dataclass(frozen=True)

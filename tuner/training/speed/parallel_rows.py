@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-LEAST_ROWS = 2  # a share: of fewer, the longest would be waited for
+from tuner.levers import LEAST_ROWS
 
 Batch = dict[str, Any]
 LossOf = Callable[[Batch], torch.Tensor]

@@ -11,14 +11,8 @@ from typing import Any
 
 import torch
 
-from tuner.training.speed.levers import (
-    NO_LEVERS,
-    PARALLEL_ROWS,
-    ROTARY,
-    ROW_ATTENTION,
-    TRAINED_LOSS,
-    Levers,
-)
+from tuner.levers import PARALLEL_ROWS, ROTARY, ROW_ATTENTION, TRAINED_LOSS
+from tuner.training.speed.levers import NO_LEVERS, Levers
 from tuner.training.speed.parallel_rows import summed_in_parallel
 from tuner.training.speed.rotary import rotary_in_one
 from tuner.training.speed.row_attention import (
