@@ -5,6 +5,7 @@ A test that wants a Hub serves one on this machine. Child processes inherit the 
 the guard: the Hub's address is one where nobody answers, so they see a machine without internet.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -33,6 +34,25 @@ collect_ignore_glob = ["*/sitecustomize.py"]
 
 REPOSITORY = Path(__file__).parents[1]
 HERE = {"127.0.0.1", "::1", "localhost"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """Import all tests without looking for garbage among a million objects that come to stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_set_aside() -> None:
+    """Each trainer and each model that is let go of collects garbage: not through all libraries."""
+    if not gc.get_freeze_count():  # a test may have thawed them
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

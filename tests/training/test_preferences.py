@@ -1,13 +1,13 @@
-"""DPO and KTO on real processes."""
+"""DPO and KTO, each in a process of its own."""
 
 import json
 
 import pytest
 
 from tests.tiny_models import tiny_model
+from tests.training.forked_runs import train_all
 from tuner.recipe import make_recipe
-from tuner.runs import launch
-from tuner.runs.store import RunStore
+from tuner.runs.store import Run, RunStore
 
 
 def pairs() -> list[dict]:
@@ -32,13 +32,20 @@ def labelled() -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize(("objective", "rows"), [("dpo", pairs()), ("kto", labelled())])
-def test_preferences_lower_their_loss_and_leave_a_proven_adapter(objective, rows, tmp_path):
-    data = tmp_path / "pairs.jsonl"
-    data.write_text("\n".join(json.dumps(row) for row in rows))
-    recipe = make_recipe(
-        {
-            "base_model": str(tiny_model(tmp_path)),
+ROWS = {"dpo": pairs(), "kto": labelled()}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Run]:
+    """A run of each objective, trained."""
+    folder = tmp_path_factory.mktemp("preferences")
+    base, store = tiny_model(folder), RunStore(folder / "runs")
+    runs = {}
+    for objective, rows in ROWS.items():
+        data = folder / f"{objective}.jsonl"
+        data.write_text("\n".join(json.dumps(row) for row in rows))
+        settings = {
+            "base_model": str(base),
             "objective": objective,
             "dataset": {"source": str(data)},
             "max_length": 64,
@@ -47,11 +54,14 @@ def test_preferences_lower_their_loss_and_leave_a_proven_adapter(objective, rows
             "max_steps": 4,
             "eval_steps": 4,
         }
-    )
-    run = RunStore(tmp_path / "runs").create(recipe)
+        runs[objective] = store.create(make_recipe(settings))
+    train_all([*runs.values()])
+    return runs
 
-    launch.start(run)
-    launch.wait(run)
+
+@pytest.mark.parametrize("objective", ROWS)
+def test_preferences_lower_their_loss_and_leave_a_proven_adapter(objective, runs):
+    run = runs[objective]
 
     assert run.status()["state"] == "completed", run.log_path.read_text()[-3000:]
     result = run.result()

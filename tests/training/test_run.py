@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny_models import tiny_model
+from tests.training.forked_runs import train_all
 from tuner.recipe import make_recipe
 from tuner.runs import launch
 from tuner.runs.events import current_history
@@ -195,25 +196,31 @@ def test_a_base_whose_loss_is_not_a_number_ends_the_run_before_its_first_step(
     assert not any(event["kind"] == "metric" for event in run.events(0)[0])
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"quantization": "nf4"},
-        {"quantization": "int8"},
-        {"adapter": "dora"},
-        {"adapter": "none", "learning_rate": 1e-3},
-        {"packing": True},
-    ],
-    ids=["nf4", "int8", "dora", "full", "packing"],
-)
-def test_every_method_trains_and_what_it_saves_is_what_it_trained(
-    settings, tmp_path, base, dataset
-):
-    run = create(tmp_path, base, dataset, **settings, max_steps=3, eval_steps=3)
+METHODS = {
+    "nf4": {"quantization": "nf4"},
+    "int8": {"quantization": "int8"},
+    "dora": {"adapter": "dora"},
+    "full": {"adapter": "none", "learning_rate": 1e-3},
+    "packing": {"packing": True},
+}
 
-    status = finish(run)
 
-    assert status["state"] == "completed", run.log_path.read_text()[-3000:]
+@pytest.fixture(scope="module")
+def runs_by_method(tmp_path_factory, base, dataset) -> dict[str, Run]:
+    root = tmp_path_factory.mktemp("methods")
+    runs = {
+        name: create(root, base, dataset, **settings, max_steps=3, eval_steps=3)
+        for name, settings in METHODS.items()
+    }
+    train_all([*runs.values()])
+    return runs
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_what_it_saves_is_what_it_trained(method, runs_by_method):
+    run, settings = runs_by_method[method], METHODS[method]
+
+    assert run.status()["state"] == "completed", run.log_path.read_text()[-3000:]
     result = run.result()
     assert result["eval_loss"] < result["base_eval_loss"]
     assert result["adapter_effect_max_logit_diff"] > 0

@@ -55,7 +55,7 @@ ROWS = 24
 LIMIT = 50_000
 SHORT = "max_steps: 4\nbatch_size: 4\nmax_length: 128\nsample_prompts: []\n"
 # Long enough to be stopped, and soon done when it is resumed.
-LONG_STEPS = 240
+LONG_STEPS = 120
 LONG = (
     SHORT.replace("4", str(LONG_STEPS), 1) + f"eval_steps: {LONG_STEPS}\nsave_steps: {LONG_STEPS}\n"
 )
@@ -118,9 +118,9 @@ def sums(folder):
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory):
-    """Another page: with tools, and a small limit for uploads."""
+    """Another page: with tools, a small limit for uploads, and open to other machines."""
     runs_dir = tmp_path_factory.mktemp("limited") / "runs"
-    with Page(runs_dir, "--mcp", TUNER_MAX_UPLOAD=str(LIMIT)) as page:
+    with Page(runs_dir, "--mcp", "--host", "0.0.0.0", TUNER_MAX_UPLOAD=str(LIMIT)) as page:
         yield page
 
 
@@ -306,17 +306,6 @@ def test_the_example_in_the_documentation_runs(served, example, folder, line):
     assert served.store.get(run).status()["state"] == "completed"
 
 
-def test_base_and_tuned_answer_one_question_as_they_do_in_the_shell(served, call, example, folder):
-    run = example[0]
-    job = call.client.submit(run, "What is 2 plus 3?", 12, 0.0, api_name="/chat_ab")
-    answer = job.result(timeout=WAIT_SECONDS)
-    assert [one["name"] for one in answer["answers"]] == ["base", slug_of(run)]
-    assert len(job.outputs()) > 1, "It came at once."
-    words = ["--prompt", "What is 2 plus 3?", "--temperature", "0", "--max-new-tokens", "12"]
-    told = shell(folder, "chat", run, *words, "--runs-dir", str(served.runs_dir))
-    assert [one["text"] for one in answer["answers"]] == [one["text"] for one in told["answers"]]
-
-
 def test_a_question_to_nobody_is_a_sentence(call):
     assert "There is no run 'nobody'" in call.refusal("chat_ab", "nobody", "Hi")
 
@@ -396,6 +385,17 @@ def test_resume_run_completes_it_and_its_events_were_told_once_and_in_order(
     assert follower.events == renamed == call.run_events(follower.run)["events"]
     assert call.run_events(follower.run, follower.after) == {"events": [], "next": end}
     assert any("resumed_from" in event for event in written)
+
+
+def test_base_and_tuned_answer_one_question_as_they_do_in_the_shell(served, call, example, folder):
+    run = example[0]
+    job = call.client.submit(run, "What is 2 plus 3?", 12, 0.0, api_name="/chat_ab")
+    answer = job.result(timeout=WAIT_SECONDS)
+    assert [one["name"] for one in answer["answers"]] == ["base", slug_of(run)]
+    assert len(job.outputs()) > 1, "It came at once."
+    words = ["--prompt", "What is 2 plus 3?", "--temperature", "0", "--max-new-tokens", "12"]
+    told = shell(folder, "chat", run, *words, "--runs-dir", str(served.runs_dir))
+    assert [one["text"] for one in answer["answers"]] == [one["text"] for one in told["answers"]]
 
 
 def test_a_completed_run_is_neither_stopped_nor_resumed(call, example):
@@ -648,25 +648,24 @@ for headers in json.loads(sys.argv[3]):
 """
 
 
-def test_who_calls_a_tool_from_elsewhere_is_a_visitor_whatever_they_say(tmp_path):
+def test_who_calls_a_tool_from_elsewhere_is_a_visitor_whatever_they_say(limited):
     known = [one for addresses in psutil.net_if_addrs().values() for one in addresses]
     found = [one.address for one in known if one.family is socket.AF_INET]
     elsewhere = next((one for one in found if not one.startswith("127.")), None)
     if elsewhere is None:
         pytest.skip("This machine has no address by which others could reach it.")
-    with Page(tmp_path / "runs", "--mcp", "--host", "0.0.0.0") as page:
-        recipe = make_recipe({"dataset": {"source": "rows.csv"}})
-        run = page.store.create(recipe, "bot").id
-        (here,) = ask_tools(page, ("run_status", {"run": run}))[1]
-        assert not here.isError and run in here.content[0].text
-        address = page.url.replace("127.0.0.1", elsewhere)
-        tried = [{}, {"Host": "localhost"}, {"Host": "localhost", ARRIVED: "127.0.0.1 x"}]
-        # A process of its own: this one may reach no address but 127.0.0.1.
-        command = [sys.executable, "-c", FROM_ELSEWHERE, address, run, json.dumps(tried)]
-        there = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=False)
-        told = there.stdout.decode().splitlines()
-        assert len(told) == len(tried), there.stderr.decode()
-        assert all("There is no run" in line for line in told)
+    recipe = make_recipe({"dataset": {"source": "rows.csv"}})
+    run = limited.store.create(recipe, "bot").id
+    (here,) = ask_tools(limited, ("run_status", {"run": run}))[1]
+    assert not here.isError and run in here.content[0].text
+    address = limited.url.replace("127.0.0.1", elsewhere)
+    tried = [{}, {"Host": "localhost"}, {"Host": "localhost", ARRIVED: "127.0.0.1 x"}]
+    # A process of its own: this one may reach no address but 127.0.0.1.
+    command = [sys.executable, "-c", FROM_ELSEWHERE, address, run, json.dumps(tried)]
+    there = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=False)
+    told = there.stdout.decode().splitlines()
+    assert len(told) == len(tried), there.stderr.decode()
+    assert all("There is no run" in line for line in told)
 
 
 def test_without_mcp_there_are_no_tools(served):

@@ -24,7 +24,13 @@ PANES = ".tuner-pane:visible"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(browser, tmp_path_factory):
     with Page(tmp_path_factory.mktemp("playground") / "runs") as page:
         yield page
 
@@ -57,8 +63,8 @@ def run(page, capitals, tmp_path_factory):
 
 
 @pytest.fixture
-def visit(page, run):
-    with chromium() as browser, visiting(browser, page.url) as visit:
+def visit(browser, page, run):
+    with visiting(browser, page.url) as visit:
         visit.open(f"?run={run.id}")
         visit.find("#tuner-chat").click()
         expect(visit.find(f"{PANES} h3")).to_have_text(["base", "wren"])
