@@ -21,9 +21,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 SHOWN = (
     "errors problems plain_yaml quantities levers recipe schedule presets starter device "
-    "base_models memory data checks service runs runs.events runs.store runs.launch runs.queue chat.client "
-    "chat.protocol chat.voices chat.lineup chat.votes hub hub.publish hub.pull hub.saves hub.card "
-    "hub.bundle export"
+    "base_models memory data checks service runs runs.events runs.store runs.launch runs.queue "
+    "chat.client chat.protocol chat.voices chat.lineup chat.votes hub hub.publish hub.pull "
+    "hub.saves hub.card hub.bundle export"
 )
 
 # Room → the rooms it may import, wherever in a file. A module is in the room with the longest

@@ -74,7 +74,7 @@ def left(run: Pass, activations: int) -> int:
 def beside_loaded_weights(
     recipe: Recipe, base: BaseModel, model: Architecture, device: Device, element: int
 ) -> int:
-    """Bytes in memory while a model is loaded, beside its weights: their file, a layer being packed.
+    """Bytes beside the weights of a model that is loaded: their file, and a layer being packed.
 
     A file in the right precision is mapped, and its pages are the weights. One in another
     precision, or of weights that are quantized, goes when all of it is converted and the rest

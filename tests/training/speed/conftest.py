@@ -1,7 +1,6 @@
-"""What makes a hundred trainers of tiny models quick to build, and the reference for all."""
+"""What all trainers of tiny models are compared with, and the threads they have."""
 
 import functools
-import gc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,14 +10,11 @@ from tests.training.speed.tiny_trainers import ROWS, Step, plain_step, tiny
 
 
 @pytest.fixture(autouse=True, scope="package")
-def two_threads_and_no_search_through_what_was_imported() -> Iterator[None]:
-    """Two, so that rows can be shared out; and a trainer collects garbage at its start."""
+def two_threads() -> Iterator[None]:
+    """So that rows can be shared out."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    gc.collect()
-    gc.freeze()
     yield
-    gc.unfreeze()
     torch.set_num_threads(threads)
 
 
