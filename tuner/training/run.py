@@ -169,6 +169,8 @@ class Session:
             trainer = self._build_trainer(model)
             try:
                 trainer.try_batch(longest_rows(trainer.train_dataset, self._rows_to_try()))
+                # Threads that will share rows out have heaps of their own, which reuse none of it.
+                _give_memory_back()
                 return trainer
             except Exception as error:
                 if not should_reduce_batch_size(error):
