@@ -18,3 +18,15 @@ PROVEN = (
     *("gpt_neox", "gemma3_text"),
 )
 LEAST_ROWS = 2  # a thread's share of a batch: of fewer, the longest would be waited for
+
+
+def share_count(rows: int, threads: int) -> int:
+    """Shares of a batch that go through the model at the same time (speed/parallel_rows.py).
+
+    Where threads are more than shares, as many work on each.
+
+    >>> share_count(8, 2), share_count(3, 2), share_count(4, 8)
+    (2, 1, 2)
+    """
+    most = max(1, rows // LEAST_ROWS)
+    return max(n for n in range(1, threads + 1) if threads % n == 0 and n <= most)

@@ -8,13 +8,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.tiny_models import FAMILIES, SHAPE, TOKENS, tiny_config
 from tuner.base_models.architecture import read_architecture
-from tuner.levers import PARALLEL_ROWS, PROVEN, ROTARY
-from tuner.memory import expected_levers as expected
-from tuner.memory.expected_levers import expected_levers, expected_shares
+from tuner.levers import ROTARY
+from tuner.memory.expected_levers import expected_levers
 from tuner.recipe import make_recipe
 from tuner.training.model import add_adapter
 from tuner.training.speed.levers import choose_levers
-from tuner.training.speed.parallel_rows import shares
 
 OTHERS: dict[str, dict[str, Any]] = {
     "olmo2": {},
@@ -64,19 +62,6 @@ def test_of_what_a_config_hardly_shows_no_lever_is_expected_that_is_not_chosen(f
 
     assert planned <= chosen
     assert chosen - planned <= {"gated_mlp", "rms_norm"}
-
-
-def test_the_proven_families_are_those_of_training():
-    assert expected.PROVEN == PROVEN
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_rows_are_expected_in_as_many_shares_as_they_are_taken(threads):
-    levers = frozenset({PARALLEL_ROWS})
-
-    for rows in range(1, 20):
-        assert expected_shares(levers, rows, threads) == len(shares([50] * rows, threads))
-    assert expected_shares(frozenset(), 8, threads) == 1
 
 
 def test_no_lever_is_expected_on_a_gpu():

@@ -19,7 +19,7 @@ from tuner.base_models.architecture import Architecture, Linear, read_architectu
 from tuner.base_models.lookup import BaseModel
 from tuner.device import Device
 from tuner.errors import RecipeError
-from tuner.levers import LEAST_ROWS, TRAINED_LOSS
+from tuner.levers import LEAST_ROWS, PARALLEL_ROWS, TRAINED_LOSS, share_count
 from tuner.memory.activations import (
     checkpoints,
     dora_norm,
@@ -27,7 +27,7 @@ from tuner.memory.activations import (
     kept_by_last_norm,
     kept_by_one_block,
 )
-from tuner.memory.expected_levers import expected_levers, expected_shares
+from tuner.memory.expected_levers import expected_levers
 from tuner.memory.footprint import (
     Trained,
     adapter_tensors,
@@ -304,10 +304,11 @@ class _Subject:
         )
 
     def _shares(self, sequences: int) -> int:
-        cores = self.device.cores
+        if PARALLEL_ROWS not in self.levers:
+            return 1
         # The rows of a packed sequence are shared out as well, and are more than one can know here.
-        rows = LEAST_ROWS * cores if self.recipe.packing else sequences
-        return expected_shares(self.levers, rows, cores)
+        cores = self.device.cores
+        return share_count(LEAST_ROWS * cores if self.recipe.packing else sequences, cores)
 
     def _accumulates(self, micro: int) -> bool:
         return self.recipe.batch_size > micro * self.device.count

@@ -14,7 +14,6 @@ from typing import Any
 from tuner.base_models.architecture import Architecture, target_linears
 from tuner.levers import (
     GATED_MLP,
-    LEAST_ROWS,
     LORA_LINEAR,
     PARALLEL_ROWS,
     PROVEN,
@@ -61,14 +60,6 @@ def expected_levers(
     if _has_plain_norms(model):
         fitting.add(RMS_NORM)
     return _that_may(fitting, recipe)
-
-
-def expected_shares(levers: frozenset[str], rows: int, threads: int) -> int:
-    """Parts of a batch that go through the model at the same time (speed/parallel_rows.py)."""
-    if PARALLEL_ROWS not in levers:
-        return 1
-    most = max(1, rows // LEAST_ROWS)
-    return max(n for n in range(1, threads + 1) if threads % n == 0 and n <= most)
 
 
 def _that_may(fitting: set[str], recipe: Recipe) -> frozenset[str]:

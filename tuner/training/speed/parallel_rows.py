@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tuner.levers import LEAST_ROWS
+from tuner.levers import share_count
 
 Batch = dict[str, Any]
 LossOf = Callable[[Batch], torch.Tensor]
@@ -39,11 +39,7 @@ def shares(lengths: Sequence[int], threads: int) -> list[list[int]]:
     >>> shares([300, 200, 90, 20], 2), shares([300, 200], 2)
     ([[0], [1, 2, 3]], [[0, 1]])
     """
-    number = max(
-        n
-        for n in range(1, threads + 1)
-        if n == 1 or (threads % n == 0 and LEAST_ROWS * n <= len(lengths))
-    )
+    number = share_count(len(lengths), threads)
     found: list[list[int]] = [[] for _ in range(number)]
     sums = [0] * number
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
