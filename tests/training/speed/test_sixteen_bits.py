@@ -2,9 +2,10 @@
 In bfloat16 nothing equals anything; so both are measured against float32 products of the same
 (rounded) weights, over four batches: levers may be no further from these than trl's autocast is.
 
-Allowed: RATIO times autocast's distance for the gradient as a whole and, beyond LOSS, LOSS_RATIO
-times for the loss, as the mean square of four losses varies by a third. Measured over eight batches
-a family: 0.80 (Phi-3) to 1.09 times (StarCoder2), and 4e-5.
+Allowed: RATIO times autocast's distance, for the gradient as a whole and, beyond LOSS, for the
+loss. Measured over eight batches a family: 0.80 (Phi-3) to 1.09 times (StarCoder2), and 4e-5.
+By itself row_attention's loss was 1.29 times as far as autocast's over twelve, all levers' 0.90:
+for a single lever's loss, LOSS_RATIO is allowed.
 """
 
 import functools
@@ -74,7 +75,7 @@ def mean_square(numbers: Iterable[float]) -> float:
 @pytest.mark.parametrize("base", BASES)
 def test_all_levers_are_as_close_to_float32_as_autocast_is(errors, base):
     (cast, cast_loss), (ours, loss) = errors(base, ()), errors(base, LEVERS)
-    assert ours < RATIO * cast and loss < max(LOSS, LOSS_RATIO * cast_loss)
+    assert ours < RATIO * cast and loss < max(LOSS, RATIO * cast_loss)
 
 
 @pytest.mark.parametrize("base", ["llama", "llama, confident"])
