@@ -1,6 +1,7 @@
 """What page and shell hold: real processes, real pipes, an engine without a model."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,8 @@ def test_twenty_threads_at_once_get_their_own_texts(client):
 
     with ThreadPoolExecutor(20) as threads:
         assert all(threads.map(one, range(20)))
-    assert "batch of 3" in client.log.read_text() or "batch of 4" in client.log.read_text()
+    batches = re.findall(r"batch of (\d+)", client.log.read_text())
+    assert max(map(int, batches)) > 2  # rows of several requests were answered together
 
 
 def test_closing_the_iterator_cancels_what_is_not_answered(client):
