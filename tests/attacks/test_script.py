@@ -25,7 +25,7 @@ ELEMENTS = (
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with chromium(keeps_files=True) as browser:
         yield browser
 
 

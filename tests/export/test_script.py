@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tests.export.prepared_runs import PAIRS, TEXTS, prepared_run, rows_of
 from tests.tiny_models import CHAT_TEMPLATE, tiny_model
+from tests.training.forked_runs import train_all
 from tuner.data.rendering import Renderer
 from tuner.data.stored import load_examples
 from tuner.data.tokenized import tokenize
@@ -26,7 +27,6 @@ from tuner.export.script import readme, training_script
 from tuner.export.script_text import Script
 from tuner.models.loading import quantization_config
 from tuner.recipe import make_recipe
-from tuner.runs import launch
 from tuner.runs.store import Run, RunStore
 from tuner.starter import STARTER_DIR
 from tuner.training.model import lora_config
@@ -72,8 +72,7 @@ def completed(tmp_path_factory) -> Run:
         }
     )
     run = RunStore(root / "runs").create(recipe, name="orders")
-    launch.start(run)
-    launch.wait(run)
+    train_all([run])
     assert run.status()["state"] == "completed", run.log_path.read_text()[-3000:]
     return run
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.chat.tuned import save_adapter
 from tests.hub.told_runs import told_run
 from tests.tiny_models import tiny_model
+from tests.training.forked_runs import train_all
 from tuner.chat.lineup import lineup_of_adapter
 from tuner.errors import HubError
 from tuner.hub import local_paths
@@ -22,7 +23,6 @@ from tuner.hub.bundle import bundle_files, write_bundle
 from tuner.hub.card import make_card
 from tuner.presets import load_preset
 from tuner.recipe import load_recipe, make_recipe
-from tuner.runs import launch
 from tuner.runs.store import RunStore
 from tuner.starter import STARTER_DIR
 
@@ -44,8 +44,7 @@ def trained(tmp_path_factory):
     values |= {"max_steps": 2, "eval_steps": 2, "sample_max_new_tokens": 8, "batch_size": 4}
     values["sample_prompts"] = values["sample_prompts"][:3]
     run = RunStore(folder / "runs").create(make_recipe(values), "support bot")
-    launch.start(run)
-    launch.wait(run)
+    train_all([run])
     assert run.status()["state"] == "completed", run.log_path.read_text()[-3000:]
     return run
 

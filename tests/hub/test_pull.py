@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tests.hub.conftest import TOKEN
 from tests.hub.saved_runs import PUSHED, REPO, made_run, save
 from tests.tiny_models import tiny_model
+from tests.training.forked_runs import train_all
 from tuner.data.sources import PROJECT_ROOT
 from tuner.errors import HubError, RunError
 from tuner.hub.pull import Pulled, pull_run
@@ -251,14 +252,19 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return load_file(run.adapter_dir / "adapter_model.safetensors")
 
 
-def test_a_run_that_was_killed_and_lost_goes_on_from_the_hub_and_ends_as_if_nothing_had_been(
-    hub, tmp_path
-):
-    base = tiny_model(tmp_path)
-    never_killed = trained(tmp_path / "other", base)
-    launch.start(never_killed)
-    assert launch.wait(never_killed)["state"] == "completed"
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("other")
+    run = trained(folder / "runs", tiny_model(folder))
+    train_all([run])
+    assert run.status()["state"] == "completed"
+    return run
 
+
+def test_a_run_that_was_killed_and_lost_goes_on_from_the_hub_and_ends_as_if_nothing_had_been(
+    never_killed, hub, tmp_path
+):
+    base = Path(never_killed.recipe().base_model)
     lost = trained(tmp_path / "runs", base, **PUSHED)
     launch.start(lost)
     saver = start_saver(lost, TOKEN)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_model
+from tests.training import forked_runs
 from tuner.base_models.lookup import find_base_model
 from tuner.recipe import make_recipe
 from tuner.runs import launch
@@ -78,17 +79,12 @@ training._end(training.main(sys.argv[1:]))
 """
 
 
-def test_data_that_does_not_train_ends_the_process_though_a_base_is_loading(
-    base, tmp_path, monkeypatch
-):
+def test_data_that_does_not_train_ends_the_process_though_a_base_is_loading(base, tmp_path):
     rows = tmp_path / "empty.jsonl"
     rows.write_text(json.dumps({"question": "", "answer": ""}))
     recipe = make_recipe({"base_model": base.name, "dataset": {"source": str(rows)}})
     run = RunStore(tmp_path / "runs").create(recipe, "bad")
-    monkeypatch.setattr(
-        launch, "command", lambda run, *, resume: [launch.sys.executable, "-c", SLOW, str(run.dir)]
-    )
-    launch.start(run)
+    forked_runs.start(run, source=SLOW)
     began = time.monotonic()
     status = launch.wait(run)
     assert (status["state"], status["exit_code"]) == ("failed", 2), status

@@ -1,12 +1,9 @@
 """A batch that really does not fit: the process may take only a little more than it has."""
 
 import json
-import os
-import subprocess
-import sys
 
 from tests.tiny_models import tiny_model
-from tuner.device import TRAINING_ENVIRONMENT
+from tests.training.forked_runs import python
 from tuner.recipe import make_recipe
 from tuner.runs.store import RunStore
 
@@ -50,13 +47,7 @@ def test_the_micro_batch_is_halved_until_it_fits_and_the_batch_stays(tmp_path):
     )
     run = RunStore(tmp_path / "runs").create(recipe)
 
-    done = subprocess.run(
-        [sys.executable, "-c", TRY, str(run.dir), str(ROOM)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | TRAINING_ENVIRONMENT,
-    )
+    done = python(TRY, str(run.dir), str(ROOM))
 
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[-1] == "64"  # the effective batch

@@ -9,6 +9,7 @@ import pytest
 
 from tests.hub_server import MODEL, serving
 from tests.tiny_models import tiny_model
+from tests.training.forked_runs import train_all
 from tuner.base_models import download as downloads
 from tuner.base_models.lookup import find_base_model
 from tuner.data.data_report import load_report
@@ -16,7 +17,6 @@ from tuner.data.preview import PreviewedData
 from tuner.data.tokenizer import load_tokenizer
 from tuner.errors import DatasetError, RecipeError
 from tuner.recipe import make_recipe
-from tuner.runs import launch
 from tuner.runs.events import EventWriter, read_events
 from tuner.runs.run import Run
 from tuner.runs.store import RunStore
@@ -138,7 +138,7 @@ def test_a_run_whose_handed_over_tokens_are_broken_makes_its_own(base, tmp_path)
 def test_the_tokens_that_were_handed_over_go_when_the_run_ends(base, tmp_path):
     run = create(tmp_path, str(base), max_steps=1, batch_size=2, sample_prompts=[])
     hand_over(run)
-    launch.start(run)
-    assert launch.wait(run)["state"] == "completed", run.log_path.read_text()[-3000:]
+    train_all([run])
+    assert run.status()["state"] == "completed", run.log_path.read_text()[-3000:]
     assert not (run.data_dir / "tokens").exists()
     assert any("preview" in str(event.get("message")) for event in read_events(run.events_path)[0])

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny_models import tiny_model
+from tests.training import forked_runs
 from tests.training.forked_runs import train_all
 from tuner.recipe import make_recipe
 from tuner.runs import launch
@@ -56,12 +57,6 @@ def create(root: Path, base: Path, dataset: Path, **settings) -> Run:
     return RunStore(root).create(make_recipe(values | settings))
 
 
-def finish(run: Run) -> dict:
-    launch.start(run)
-    launch.wait(run)
-    return run.status()
-
-
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
@@ -75,9 +70,10 @@ def wait_for(condition, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def completed(tmp_path_factory, base, dataset) -> Run:
+    """A whole run in a fresh process."""
     run = create(tmp_path_factory.mktemp("runs"), base, dataset)
-    status = finish(run)
-    assert status["state"] == "completed", run.log_path.read_text()[-3000:]
+    launch.start(run)
+    assert launch.wait(run)["state"] == "completed", run.log_path.read_text()[-3000:]
     return run
 
 
@@ -147,12 +143,12 @@ def test_a_run_killed_at_a_checkpoint_and_resumed_ends_with_the_same_weights(
     completed, tmp_path, base, dataset
 ):
     run = create(tmp_path, base, dataset)
-    launch.start(run)
+    forked_runs.start(run)
     wait_for(lambda: any(step >= 4 for step, _ in run.checkpoints()), "checkpoint 4")
     os.kill(run.status()["pid"], signal.SIGKILL)
     wait_for(lambda: run.status()["state"] == "interrupted", "noticing the kill")
 
-    launch.resume(run)
+    forked_runs.start(run, resume=True)
     launch.wait(run)
 
     assert run.status()["state"] == "completed", run.log_path.read_text()[-3000:]
@@ -168,7 +164,7 @@ def test_a_run_killed_at_a_checkpoint_and_resumed_ends_with_the_same_weights(
 
 def test_a_stop_keeps_a_loadable_adapter_and_marks_the_run_stopped(tmp_path, base, dataset):
     run = create(tmp_path, base, dataset, max_steps=5000, eval_steps=1000)
-    launch.start(run)
+    forked_runs.start(run)
     wait_for(lambda: (run.status().get("step") or 0) >= 1, "the first step")
 
     status = launch.stop(run)
@@ -189,8 +185,9 @@ def test_a_base_whose_loss_is_not_a_number_ends_the_run_before_its_first_step(
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     run = create(tmp_path / "runs", broken, dataset)
 
-    status = finish(run)
+    train_all([run])
 
+    status = run.status()
     assert status["state"] == "failed"
     assert "not a number" in status["reason"] and "dtype" in status["reason"]
     assert not any(event["kind"] == "metric" for event in run.events(0)[0])

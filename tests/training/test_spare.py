@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -43,21 +44,21 @@ def recipe(tmp_path_factory):
     return make_recipe(settings)
 
 
-@pytest.fixture(autouse=True)
-def spare(monkeypatch):
-    monkeypatch.setattr(launch, "spare", Spare())
-    yield
-    launch.spare.close()
+@pytest.fixture(autouse=True, scope="module")
+def spare():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "spare", Spare())
+        yield
+        launch.spare.close()
 
 
 def warm() -> int:
-    """The pid of a process whose imports are done; in the test, since pytest changes os.environ."""
+    """The pid of a process whose imports are as good as done."""
     launch.warm_spare()
     pid = launch.spare._waiting.process.pid
     until = time.monotonic() + PATIENCE
     while "_xxhash" not in Path(f"/proc/{pid}/maps").read_text() and time.monotonic() < until:
         time.sleep(0.1)  # that comes with training's own modules, late
-    settle(psutil.Process(pid))
     return pid
 
 
@@ -76,44 +77,63 @@ def trained(run: Run) -> dict[str, torch.Tensor]:
     return load_file(run.adapter_dir / "adapter_model.safetensors")
 
 
-def test_a_warm_process_trains_the_weights_that_a_fresh_one_trains(tmp_path, recipe):
-    warm_pid, store = warm(), RunStore(tmp_path)
-    warmed, fresh = store.create(recipe, "warm"), store.create(recipe, "fresh")
-    weights = trained(warmed)
-    assert warmed.status()["pid"] == warm_pid
+class Warmed(NamedTuple):
+    """A run of a process that had its imports done, and what that process was before.
+
+    Attributes:
+        threads: Their names, before it had the run.
+        open_files: What it had open then.
+        ended: When the run was over, Unix seconds.
+    """
+
+    pid: int
+    threads: set[str]
+    open_files: list[str]
+    run: Run
+    weights: dict[str, torch.Tensor]
+    ended: float
+
+
+@pytest.fixture(scope="module")
+def warmed(tmp_path_factory, recipe) -> Warmed:
+    pid = warm()  # here, where the run is given: pytest changes os.environ with every step
+    settle(psutil.Process(pid))
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    threads = {(task / "comm").read_text().strip() for task in tasks}
+    open_files = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115
+    run = RunStore(tmp_path_factory.mktemp("warmed")).create(recipe, "warm")
+    weights = trained(run)
+    return Warmed(pid, threads, open_files, run, weights, time.time())
+
+
+def test_a_warm_process_trains_the_weights_that_a_fresh_one_trains(warmed, tmp_path, recipe):
+    assert warmed.run.status()["pid"] == warmed.pid
+    fresh = RunStore(tmp_path).create(recipe, "fresh")
     again = trained(fresh)
-    assert fresh.status()["pid"] != warm_pid
-    assert weights.keys() == again.keys()
-    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+    assert fresh.status()["pid"] != warmed.pid
+    assert warmed.weights.keys() == again.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in warmed.weights.items())
     told = [
         [(e["kind"], e.get("step"), e.get("loss"), e.get("message")) for e in run.events()[0]]
-        for run in (warmed, fresh)
+        for run in (warmed.run, fresh)
     ]
     assert told[0] == told[1]
 
 
-def test_seconds_count_from_the_moment_it_was_given_its_run(tmp_path, recipe):
-    warm()
-    run = RunStore(tmp_path).create(recipe, "warm")
-    trained(run)
-    lived = time.time() - run.status()["pid_started"]
-    result = run.result()
+def test_seconds_count_from_the_moment_it_was_given_its_run(warmed):
+    result, status = warmed.run.result(), warmed.run.status()
     assert 0 < result["seconds_to_first_step"] < result["seconds"]
-    assert result["seconds"] <= time.time() - run.status()["started"]
+    assert result["seconds"] <= warmed.ended - status["started"]
+    lived = warmed.ended - status["pid_started"]
     assert result["seconds"] < lived - 1.5  # while it waited
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_before_it_has_a_run_it_computes_nothing_and_opens_no_gpu():
-    warm_pid = warm()
-    threads = {
-        (Path(task) / "comm").read_text().strip()
-        for task in Path(f"/proc/{warm_pid}/task").iterdir()
-    }
-    pools = [name for name in threads if name.startswith(("pt_", "OMP", "cuda"))]
-    open_files = [os.readlink(path) for path in Path(f"/proc/{warm_pid}/fd").iterdir()]  # noqa: PTH115
+def test_before_it_has_a_run_it_computes_nothing_and_opens_no_gpu(warmed):
+    pools = [name for name in warmed.threads if name.startswith(("pt_", "OMP", "cuda"))]
     assert pools == []
-    assert not any(name.startswith("/dev/nvidia") for name in open_files)
+    assert warmed.threads and warmed.open_files, "There was something to look at."
+    assert not any(name.startswith("/dev/nvidia") for name in warmed.open_files)
 
 
 def test_one_that_is_told_a_bad_run_says_so_in_the_runs_words(tmp_path, recipe):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_models import tiny_model
+from tests.training import forked_runs
 from tuner.recipe import make_recipe
 from tuner.runs import launch
 from tuner.runs.events import read_events
@@ -38,7 +39,7 @@ def started(folder: Path, base: Path, answer: str = "Yes. ", rows: int = 40, **s
         "sample_max_new_tokens": 4,
     }
     run = RunStore(folder / "runs").create(make_recipe(values | settings))
-    launch.start(run)
+    forked_runs.start(run)
     return run
 
 

@@ -21,7 +21,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, ConsoleMessage, Locator, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    expect,
+    sync_playwright,
+)
 from playwright.sync_api import Page as Tab
 
 WAIT_SECONDS = 120
@@ -47,13 +54,20 @@ def chromium_path() -> str | None:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium; the test is skipped where there is none."""
+def chromium(keeps_files: bool = False) -> Iterator[Browser]:
+    """A headless Chromium; the test is skipped where there is none.
+
+    Args:
+        keeps_files: One visitor after the other shares what it keeps of the page's own files, since
+            fetching and compiling them is half the time of a visit.
+    """
     path = chromium_path()
     if path is None:
         pytest.skip("NO BROWSER: the page is not tested. Install chromium, or set TUNER_CHROMIUM.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        if keeps_files:
+            browser.new_context()
         yield browser
         browser.close()
 
@@ -63,16 +77,28 @@ def visiting(
     browser: Browser, url: str, size: tuple[int, int] = DESKTOP, scheme: Any = "light"
 ) -> Iterator["Visit"]:
     """A visitor who has never been here; at the end, nothing must have gone wrong in the tab."""
-    width, height = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
-    )
+    shared = next((kept for kept in browser.contexts if not kept.pages), None)
+    context = shared or browser.new_context()
     try:
-        visit = Visit(context.new_page(), url)
+        visit = Visit(_new_tab(context, url, size, scheme), url)
         yield visit
         assert not visit.errors, "\n".join(visit.errors)
     finally:
-        context.close()
+        for tab in context.pages:
+            tab.close()
+        if not shared:
+            context.close()
+
+
+def _new_tab(context: BrowserContext, url: str, size: tuple[int, int], scheme: Any) -> Tab:
+    """A tab that remembers nothing of this address: no draft, no sign-in, no theme."""
+    tab = context.new_page()
+    origin = {"origin": url.rstrip("/"), "storageTypes": "all"}
+    context.new_cdp_session(tab).send("Storage.clearDataForOrigin", origin)
+    context.clear_cookies()
+    tab.set_viewport_size({"width": size[0], "height": size[1]})
+    tab.emulate_media(color_scheme=scheme)
+    return tab
 
 
 def until(condition: Callable[[], Any]) -> Any:

@@ -14,6 +14,8 @@ import signal
 import time
 import zipfile
 from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,7 +39,7 @@ HEADS = "#tuner-rows article h4"
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with chromium(keeps_files=True) as browser:
         yield browser
 
 
@@ -469,26 +471,54 @@ def test_on_a_phone_nothing_scrolls_sideways_and_start_is_in_sight(
         assert too_wide(visit.tab) == [], "mapping"
 
 
+class Looked(NamedTuple):
+    """What was found wrong in one view of the page, and how it was shown."""
+
+    faint: list
+    nameless: list
+    is_dark: bool
+
+    @classmethod
+    def at(cls, tab):
+        is_dark = tab.evaluate("document.body.matches('.dark')")
+        return cls(faint_texts(tab), nameless_controls(tab), is_dark)
+
+
+@pytest.fixture(scope="module")
+def looked(browser, page, two_runs, tmp_path_factory):
+    """Looks at every view in one scheme: what was found by its name, and the addresses asked."""
+
+    @cache
+    def look(scheme):
+        with visiting(browser, page.url, DESKTOP, scheme) as visit:
+            found = {view: Looked.at(visit.tab) for view in every_view(visit, two_runs)}
+            visit.open_form()
+            give_odd_csv(visit, tmp_path_factory.mktemp("odd"))
+            found["mapping"] = Looked.at(visit.tab)
+            visit.choose_data("Hub dataset")
+            expect(visit.find("#tuner-hub")).to_be_visible()
+            found["hub"] = Looked.at(visit.tab)
+            visit.find("#tuner-theme").click()
+            return found, visit.requested
+
+    return look
+
+
+VIEWS = ["form", "settings", "run", "list", "mapping", "hub"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable_by_its_contrast(browser, page, two_runs, tmp_path, scheme):
-    with visiting(browser, page.url, DESKTOP, scheme) as visit:
-        for view in every_view(visit, two_runs):
-            assert visit.tab.evaluate("document.body.matches('.dark')") is (scheme == "dark")
-            assert faint_texts(visit.tab) == [], view
-        visit.open_form()
-        give_odd_csv(visit, tmp_path)
-        assert faint_texts(visit.tab) == [], "mapping"
+def test_text_is_readable_by_its_contrast(looked, scheme):
+    found, _ = looked(scheme)
+    assert {view: seen.is_dark for view, seen in found.items()} == dict.fromkeys(
+        VIEWS, scheme == "dark"
+    )
+    assert {view: seen.faint for view, seen in found.items()} == {view: [] for view in VIEWS}
 
 
-def test_every_control_has_a_name(visit, two_runs, tmp_path):
-    for view in every_view(visit, two_runs):
-        assert nameless_controls(visit.tab) == [], view
-    visit.open_form()
-    give_odd_csv(visit, tmp_path)
-    assert nameless_controls(visit.tab) == [], "mapping"
-    visit.choose_data("Hub dataset")
-    expect(visit.find("#tuner-hub")).to_be_visible()
-    assert nameless_controls(visit.tab) == [], "hub"
+def test_every_control_has_a_name(looked):
+    found, _ = looked("light")
+    assert {view: seen.nameless for view, seen in found.items()} == {view: [] for view in VIEWS}
 
 
 def test_tab_reaches_the_steps_in_their_order(visit):
@@ -505,10 +535,8 @@ def test_tab_reaches_the_steps_in_their_order(visit):
     assert places == sorted(places), reached
 
 
-def test_nothing_is_asked_of_another_host(page, visit, two_runs):
-    for _ in every_view(visit, two_runs):
-        pass
-    visit.find("#tuner-theme").click()
-    asked = {urlsplit(address) for address in visit.requested}
+def test_nothing_is_asked_of_another_host(page, looked):
+    _, requested = looked("light")
+    asked = {urlsplit(address) for address in requested}
     elsewhere = {to.netloc for to in asked if to.scheme not in ("data", "blob")}
     assert elsewhere == {urlsplit(page.url).netloc}

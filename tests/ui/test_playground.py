@@ -11,10 +11,10 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
+from tests.training.forked_runs import train_all
 from tests.ui.browser import chromium, until, visiting
 from tests.ui.pages import Page
 from tuner.recipe import make_recipe
-from tuner.runs import launch
 from tuner.starter.corpus import build_corpus
 
 GREETING = "Wren here!"
@@ -25,7 +25,7 @@ PANES = ".tuner-pane:visible"
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with chromium(keeps_files=True) as browser:
         yield browser
 
 
@@ -57,8 +57,8 @@ def run(page, capitals, tmp_path_factory):
         "dataset": {"source": str(data)},
     }
     run = page.store.create(make_recipe(settings), "wren")
-    launch.start(run)
-    assert launch.wait(run)["state"] == "completed"
+    train_all([run])
+    assert run.status()["state"] == "completed"
     return run
 
 

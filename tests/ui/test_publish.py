@@ -36,7 +36,7 @@ KEPT = "() => JSON.stringify([{...localStorage}, {...sessionStorage}, document.c
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with chromium(keeps_files=True) as browser:
         yield browser
 
 

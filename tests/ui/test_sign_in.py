@@ -58,7 +58,7 @@ def page(hub, provider, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with chromium(keeps_files=True) as browser:
         yield browser
 
 
