@@ -18,6 +18,7 @@ from tuner.recipe import make_recipe
 from tuner.training.speed.levers import choose_levers, pull
 from tuner.training.speed.rotary import rotary_in_one
 from tuner.training.speed.row_attention import rows_attend_to_themselves
+from tuner.training.speed.row_collator import Piece
 
 ROWS, LENGTH, RANK = 2, 96, 8
 
@@ -163,7 +164,8 @@ def kept_with_levers(
     with rotary_in_one(model) if ROTARY in levers else nullcontext():
         if ROW_ATTENTION not in levers:
             return kept_by_autograd(model, False, mixed), levers.on
-        rows = {"row_lengths": [LENGTH] * ROWS, "attention_mask": None}
+        pieces = [Piece(LENGTH * row, LENGTH) for row in range(ROWS)]
+        rows = {"pieces": pieces, "attention_mask": None}
         ids = torch.randint(3, 500, (1, ROWS * LENGTH))
         positions = torch.arange(LENGTH).repeat(1, ROWS)
         with rows_attend_to_themselves(model):

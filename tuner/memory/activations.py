@@ -32,7 +32,7 @@ def kept_by_blocks(model: Architecture, run: Pass) -> int:
         + _kept_inputs(model, run)
     )
     by_tokens = run.tokens * (model.blocks * block + _kept_by_adapters(model, run))
-    return by_tokens + run.shares * _per_weight(run)
+    return by_tokens + run.parallel * _per_weight(run)
 
 
 def kept_by_one_block(model: Architecture, run: Pass) -> int:
@@ -61,7 +61,7 @@ def dora_norm(run: Pass) -> int:
     if not run.dora:
         return 0
     made = (linear.inputs * (linear.inputs + 3 * linear.outputs) for linear, _ in run.targets)
-    return run.shares * run.element * max(made, default=0)
+    return run.parallel * run.element * max(made, default=0)
 
 
 def _per_weight(run: Pass) -> int:

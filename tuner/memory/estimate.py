@@ -19,7 +19,7 @@ from tuner.base_models.architecture import Architecture, Linear, read_architectu
 from tuner.base_models.lookup import BaseModel
 from tuner.device import Device
 from tuner.errors import RecipeError
-from tuner.levers import LEAST_ROWS, PARALLEL_ROWS, TRAINED_LOSS, share_count
+from tuner.levers import CONTEXT_PARALLEL, TRAINED_LOSS, part_count
 from tuner.memory.activations import (
     checkpoints,
     dora_norm,
@@ -263,14 +263,14 @@ class _Subject:
         workspace = self._workspace(run)
         inside = block + max(workspace, dora_norm(run))
         yield {"gradients": before + head, "activations": kept + inside}
-        if run.shares > 1:  # each thread has gradients of its own, beside those of earlier batches
-            gradients = before + run.shares * gradients
+        if run.parallel > 1:  # threads have gradients each, beside those of earlier batches
+            gradients = before + run.parallel * gradients
         # The embedding's gradient is made whole before it joins the head's, if the two are tied.
         yield {"gradients": gradients + head, "activations": workspace}
 
     def _logits(self, run: Pass) -> int:
         if TRAINED_LOSS in run.levers:
-            return run.shares * own_tile(self.model, run.tokens // run.shares, run.element)
+            return run.parallel * own_tile(self.model, run.tokens // run.parallel, run.element)
         return logits_tile(self.model, run.tokens, run.element, self.device.kind == "cuda")
 
     def _proof(self, run: Pass, activations: int) -> Iterator[dict[str, int]]:
@@ -300,15 +300,11 @@ class _Subject:
             dora=self.dora,
             int8=self.recipe.quantization == "int8",
             levers=self.levers,
-            shares=self._shares(sequences),
+            parallel=self._parallel(sequences * self.length),
         )
 
-    def _shares(self, sequences: int) -> int:
-        if PARALLEL_ROWS not in self.levers:
-            return 1
-        # The rows of a packed sequence are shared out as well, and are more than one can know here.
-        cores = self.device.cores
-        return share_count(LEAST_ROWS * cores if self.recipe.packing else sequences, cores)
+    def _parallel(self, tokens: int) -> int:
+        return part_count(tokens, self.device.cores) if CONTEXT_PARALLEL in self.levers else 1
 
     def _accumulates(self, micro: int) -> bool:
         return self.recipe.batch_size > micro * self.device.count

@@ -13,9 +13,9 @@ from typing import Any
 
 from tuner.base_models.architecture import Architecture, target_linears
 from tuner.levers import (
+    CONTEXT_PARALLEL,
     GATED_MLP,
     LORA_LINEAR,
-    PARALLEL_ROWS,
     PROVEN,
     RMS_NORM,
     ROW_ATTENTION,
@@ -26,7 +26,7 @@ from tuner.recipe import Recipe, chosen_levers
 # What comes with another lever.
 COMPANIONS = (
     (ROW_ATTENTION, TRAINED_LOSS),
-    (PARALLEL_ROWS, ROW_ATTENTION),
+    (CONTEXT_PARALLEL, ROW_ATTENTION),
     (GATED_MLP, LORA_LINEAR),
 )
 
@@ -52,7 +52,7 @@ def expected_levers(
     if _has_trained_loss(recipe, config, model):
         fitting.add(TRAINED_LOSS)
         if not _is_random(recipe, config) and _attends_to_all(config, model):
-            fitting |= {ROW_ATTENTION, PARALLEL_ROWS}
+            fitting |= {ROW_ATTENTION, CONTEXT_PARALLEL}
     if _has_plain_adapters(recipe):
         fitting.add(LORA_LINEAR)
         if _has_gated_mlps(recipe, model):

@@ -22,7 +22,7 @@ class Pass:
         dropout, dora: On the adapters.
         int8: The base's layers are bitsandbytes' 8-bit ones.
         levers: Of training/speed, those that training takes (expected_levers.py).
-        shares: Parts of the micro-batch that threads take through the model at the same time.
+        parallel: Parts of the micro-batch that threads take through the model at the same time.
     """
 
     rows: int
@@ -36,7 +36,7 @@ class Pass:
     dora: bool = False
     int8: bool = False
     levers: frozenset[str] = frozenset()
-    shares: int = 1
+    parallel: int = 1
 
     @property
     def tokens(self) -> int:

@@ -56,19 +56,19 @@ def holes(device: Device, run: Pass, activations: int, most: int) -> int:
         return 0
     between = min(most // HOLES, MOST_HOLES)
     # Threads of their own give next to nothing back.
-    return max(between, most - activations) if run.shares > 1 else between
+    return max(between, most - activations) if run.parallel > 1 else between
 
 
 def freed(device: Device, run: Pass, activations: int) -> int:
     """Bytes that were activations and stay with the process after its last step."""
     if device.kind == "cuda":
         return 0
-    return activations if run.shares > 1 else min(activations, TRIM_THRESHOLD)
+    return activations if run.parallel > 1 else min(activations, TRIM_THRESHOLD)
 
 
 def left(run: Pass, activations: int) -> int:
     """The same when the trained model is let go of, and all heaps are trimmed."""
-    return min(activations, run.shares * END_OF_HEAP) if run.shares > 1 else 0
+    return min(activations, run.parallel * END_OF_HEAP) if run.parallel > 1 else 0
 
 
 def beside_loaded_weights(

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.speed.tiny_trainers import row
 from tuner.training.speed.few_shapes import rounded_up
-from tuner.training.speed.row_attention import RowCollator
+from tuner.training.speed.row_collator import RowCollator
 from tuner.training.speed.trained_loss import summed_loss_of
 
 SIZES = range(1, 4097)

@@ -25,7 +25,7 @@ ALONE = ("llama", "qwen3", "gemma3_text", "phi3", "starcoder2")
 # Windows; norms with an offset or a mean; gate and up in one, or no gate; a part rotated.
 ASIDE = {
     ("gemma3_text", "row_attention"),
-    ("gemma3_text", "parallel_rows"),
+    ("gemma3_text", "context_parallel"),
     ("gemma3_text", "rms_norm"),
     ("phi3", "gated_mlp"),
     ("phi3", "rotary"),

@@ -6,6 +6,7 @@ and keeps it: 0.6 MB each, 13 MB for one more length of a batch (docs/EXPERIMENT
 """
 
 SMALLEST_STEP = 32
+SMALLEST_STEP_OF_PARTS = 16
 
 
 def rounded_up(size: int) -> int:
@@ -14,5 +15,14 @@ def rounded_up(size: int) -> int:
     >>> [rounded_up(size) for size in (0, 1, 33, 512, 1000, 1025, 2049)]
     [0, 32, 64, 512, 1024, 1088, 2176]
     """
+    return size + -size % step_of(size)
+
+
+def step_of(size: int, parts: int = 1) -> int:
+    """What such sizes are multiples of, and those of the parts that one is cut into.
+
+    >>> step_of(512), step_of(512, 2), step_of(512, 8), step_of(1088, 2)
+    (32, 16, 16, 32)
+    """
     step = max(SMALLEST_STEP, 1 << max(0, size.bit_length() - 5))
-    return size + -size % step
+    return max(SMALLEST_STEP_OF_PARTS, step // parts)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.levers import (
+    CONTEXT_PARALLEL,
     GATED_MLP,
     LEVERS,
     LORA_LINEAR,
-    PARALLEL_ROWS,
     PROVEN,
     RMS_NORM,
     ROTARY,
@@ -131,7 +131,7 @@ def _no_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     return ""
 
 
-def _no_parallel_rows(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
+def _no_context_parallel(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
     return "it comes with row_attention" if ROW_ATTENTION in reasons else ""
 
 
@@ -182,7 +182,7 @@ def _no_rotary(model: Any, recipe: Recipe, reasons: dict[str, str]) -> str:
 CHECKS = {
     TRAINED_LOSS: _no_trained_loss,
     ROW_ATTENTION: _no_rows,
-    PARALLEL_ROWS: _no_parallel_rows,
+    CONTEXT_PARALLEL: _no_context_parallel,
     LORA_LINEAR: _no_lora_linear,
     GATED_MLP: _no_gated_mlp,
     RMS_NORM: _no_rms_norm,

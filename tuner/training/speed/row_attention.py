@@ -1,17 +1,15 @@
 """
-A batch without padding: its rows one after the other, each attending to itself only.
+Attention within rows that lie one after the other, or of what a part of a batch has of them.
 
-    collator = RowCollator(pad_token_id)
     with rows_attend_to_themselves(model):
-        for part in parts_of(collator(rows)):
+        for part in parts_of(collator(rows)):  # row_collator.py
             model(**part, …)
 
-Rows of instruction data differ much in length: in a random batch of four, 44% of a padded batch is
-padding. Positions restart with every row, so a position means what it means in a row alone.
-A mask over all of them would cost what the padding did; here a row's queries go a block at a time
+A mask over all rows would cost what padding did; here a row's queries go a block at a time
 against the keys up to the block's end, and so hardly a product is computed to be masked. Weights
 are made again in the backward, as in FlashAttention (https://arxiv.org/abs/2205.14135); of torch's
-own kernels on CPUs, the backward is slow at such lengths.
+own kernels on CPUs, the backward is slow at such lengths. A row that began in an earlier part has
+keys there, too: that part hands them over, and gets their gradients (context_parallel.py).
 Registered through transformers' attention interface (transformers.AttentionInterface).
 Not covered: GPUs, sliding windows, attention sinks, soft caps, dropout of weights (see levers.py).
 """
@@ -24,65 +22,13 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from tuner.training.speed.few_shapes import rounded_up
-from tuner.training.speed.parallel_rows import shares
-from tuner.training.speed.trained_loss import IGNORED, next_tokens
+from tuner.training.speed.context_parallel import Link
+from tuner.training.speed.row_collator import Piece
 
 NAME = "tuner_rows"
-TENSORS = ("input_ids", "position_ids", "labels", "shift_labels")
 BLOCK = 128  # queries at once
 LENGTH_STEP = 64  # tokens; in 16 bits, see few_shapes.py
-
-
-class RowCollator:
-    """Puts rows of token ids one after the other, in one or several parts.
-
-    Args:
-        pad_token_id: Of a last row of padding.
-        few_lengths: Whether padding fills each part up to one of few lengths (few_shapes.py).
-        threads: Among which the rows may be shared out, each part for itself (parallel_rows.py).
-    """
-
-    def __init__(self, pad_token_id: int, few_lengths: bool = False, threads: int = 1):
-        self.pad_token_id, self.few_lengths, self.threads = pad_token_id, few_lengths, threads
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """input_ids, position_ids, labels and shift_labels, (1, T) each; tokens; and of the parts,
-        which stand one after the other in them, part_lengths and a list each of row_lengths."""
-        sequences = [sequence for row in rows for sequence in _sequences(row)]
-        shared = shares([len(ids) for ids, _ in sequences], self.threads)
-        parts = [self._joined([sequences[index] for index in share]) for share in shared]
-        joined = {name: torch.cat([part[name] for part in parts], 1) for name in TENSORS}
-        tokens = sum(len(ids) for ids, _ in sequences)
-        of_parts = {
-            "part_lengths": [part["input_ids"].shape[1] for part in parts],
-            "row_lengths": [part["row_lengths"] for part in parts],
-        }
-        return {**joined, **of_parts, "tokens": tokens}
-
-    def _joined(self, sequences: Sequence[Sequence[list[int]]]) -> dict[str, Any]:
-        ids, labels = ([token for s in sequences for token in s[which]] for which in (0, 1))
-        lengths = [len(own) for own, _ in sequences]
-        missing = rounded_up(len(ids)) - len(ids) if self.few_lengths else 0
-        ids += [self.pad_token_id] * missing
-        labels += [IGNORED] * missing
-        positions = [position for length in (*lengths, missing) for position in range(length)]
-        whole = {"input_ids": ids, "position_ids": positions, "labels": labels}
-        batch: dict[str, Any] = {name: torch.tensor([numbers]) for name, numbers in whole.items()}
-        batch["shift_labels"] = next_tokens(batch["labels"], lengths)
-        return {**batch, "row_lengths": lengths}
-
-
-def parts_of(batch: dict[str, Any]) -> list[dict[str, Any]]:
-    """What goes into the model at once, of a batch that a RowCollator made or another collator."""
-    given = {name: value for name, value in batch.items() if name != "tokens"}
-    if "row_lengths" not in given:
-        return [given]
-    split = zip(*(given[name].split(given["part_lengths"], 1) for name in TENSORS), strict=True)
-    return [
-        {**dict(zip(TENSORS, tensors, strict=True)), "row_lengths": lengths}
-        for tensors, lengths in zip(split, given["row_lengths"], strict=True)
-    ]
+Links = tuple[Link | None, Link | None]
 
 
 @contextmanager
@@ -105,7 +51,8 @@ def attend(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    row_lengths: Sequence[int] | None = None,
+    pieces: Sequence[Piece] | None = None,
+    links: Links = (None, None),
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each row, in the signature of transformers' attention functions.
@@ -113,60 +60,42 @@ def attend(
     Args:
         query: (1, heads, T, D).
         key, value: (1, key heads, T, D); the number of heads is a multiple of theirs.
-        row_lengths: They add up to T, or less: what comes after them is padding.
+        pieces: What these T tokens are of which rows; what comes after them is padding. None: all
+            of them are a row.
+        links: To the parts that have the row before the first piece, and after the last one.
 
     Returns:
         (1, T, heads, D), zero for padding, and no weights.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    lengths = list(row_lengths or [query.shape[2]])
     attended: torch.Tensor = _Rows.apply(
-        query.squeeze(0), key.squeeze(0), value.squeeze(0), scale, lengths
+        *(states.squeeze(0) for states in (query, key, value)),
+        scale,
+        [Piece(0, query.shape[2])] if pieces is None else pieces,
+        links,
     )
     return attended.unsqueeze(0), None
 
 
-def _sequences(row: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
-    """Ids and labels of a row; of a packed one, of each row that it was packed from."""
-    ids, labels = row["input_ids"], row.get("labels", row["input_ids"])
-    start = 0
-    for length in row.get("seq_lengths") or [len(ids)]:
-        yield ids[start : start + length], labels[start : start + length]
-        start += length
+class _Block(NamedTuple):
+    """Some queries of a piece, and the keys up to the last one's own.
 
-
-class _Row(NamedTuple):
-    """Where a row stands, and how long it is with the padding that its programs want.
-
-    What is put after a row is later than all of it, so nothing of the row sees it.
+    Attributes:
+        queries: Counted from the piece's start.
+        before: Keys that each of them sees.
+        keys: In all; none sees those after the row.
     """
 
-    start: int
-    end: int
-    padded: int
-
-    def of(self, states: torch.Tensor) -> torch.Tensor:
-        """Its part of (heads, T, D), as (heads, padded, D)."""
-        own = states[:, self.start : self.end]
-        return functional.pad(own, (0, 0, 0, self.padded - own.shape[1]))
-
-    def blocks(self) -> Iterator[slice]:
-        """Its queries, counted from its start."""
-        for first in range(0, self.padded, BLOCK):
-            yield slice(first, min(first + BLOCK, self.padded))
-
-
-def _rows(lengths: Sequence[int], step: int) -> Iterator[_Row]:
-    start = 0
-    for length in lengths:
-        yield _Row(start, start + length, length - length % -step)
-        start += length
+    queries: slice
+    before: int
+    keys: int
 
 
 class _Rows(torch.autograd.Function):
-    """softmax(q k' s) v, row by row and block by block.
+    """softmax(s q k') v, piece by piece and block by block.
 
     Heads that share a key lie one under the other: one product for all of them, nothing repeated.
+    The order is such that the part that waits for something gets it first.
     """
 
     @staticmethod
@@ -176,44 +105,93 @@ class _Rows(torch.autograd.Function):
         key: torch.Tensor,
         value: torch.Tensor,
         scale: float,
-        lengths: Sequence[int],
+        pieces: Sequence[Piece],
+        links: Links,
     ) -> torch.Tensor:
         """query, key, value: (heads, T, D). Returns (T, heads, D)."""
         attended = value.new_empty(query.shape[1], query.shape[0], value.shape[-1])
-        attended[sum(lengths) :] = 0
-        step = LENGTH_STEP if query.dtype != torch.float32 else 1
-        ctx.rows, ctx.scale = list(_rows(lengths, step)), scale
-        for row in ctx.rows:
-            q, k, v = row.of(query), row.of(key), row.of(value)
-            for block in row.blocks():
-                weights = _weights(_stacked(q[:, block], len(k)), k, block, scale)
-                _put(attended, row, block, weights @ v[:, : block.stop])
-        ctx.save_for_backward(query, key, value)
+        attended[_end(pieces) :] = 0
+        step = ctx.step = LENGTH_STEP if query.dtype != torch.float32 else 1
+        earlier: tuple[torch.Tensor, ...] = ()
+        for piece in reversed(pieces):
+            earlier = links[0].take() if piece.before and links[0] else ()
+            states = _so_far(key, piece, earlier[:1]), _so_far(value, piece, earlier[1:])
+            if piece.goes_on and links[1]:
+                links[1].give(*states)
+            k, v = (_filled_up(so_far, step) for so_far in states)
+            q = _filled_up(_own(query, piece) * scale, step)
+            for block in _blocks(piece, step):
+                weights = _weights(_stacked(q[:, block.queries], len(k)), k, block)
+                _put(attended, piece, block.queries, weights @ v[:, : block.keys])
+        ctx.save_for_backward(query, key, value, *earlier)
+        ctx.scale, ctx.pieces, ctx.links = scale, pieces, links
         return attended
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> Any:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *earlier = ctx.saved_tensors
         gradients = [torch.empty_like(states.transpose(0, 1)) for states in (query, key, value)]
         for gradient in gradients:
-            gradient[sum(row.end - row.start for row in ctx.rows) :] = 0
+            gradient[_end(ctx.pieces) :] = 0
         upstream = upstream.transpose(0, 1)
-        for row in ctx.rows:
-            q, k, v, g = (row.of(states) for states in (query, key, value, upstream))
+        for piece in ctx.pieces:
+            has = earlier if piece.before else []
+            k = _filled_up(_so_far(key, piece, has[:1]), ctx.step)
+            v = _filled_up(_so_far(value, piece, has[1:]), ctx.step)
+            q = _filled_up(_own(query, piece) * ctx.scale, ctx.step)
+            g = _filled_up(_own(upstream, piece), ctx.step)
             grad_k, grad_v = torch.zeros_like(k), torch.zeros_like(v)
-            for block in row.blocks():
-                stacked, given = _stacked(q[:, block], len(k)), _stacked(g[:, block], len(k))
-                seen = slice(0, block.stop)
-                weights = _weights(stacked, k, block, ctx.scale)
+            for block in _blocks(piece, ctx.step):
+                stacked = _stacked(q[:, block.queries], len(k))
+                given = _stacked(g[:, block.queries], len(k))
+                seen = slice(0, block.keys)
+                weights = _weights(stacked, k, block)
                 grad_v[:, seen].baddbmm_(weights.transpose(1, 2), given)
                 error = given @ v[:, seen].transpose(1, 2)
                 error = torch._softmax_backward_data(error, weights, -1, error.dtype)
-                grad_k[:, seen].baddbmm_(error.transpose(1, 2), stacked, alpha=ctx.scale)
-                _put(gradients[0], row, block, (error @ k[:, seen]).mul_(ctx.scale))
-            whole = slice(0, row.padded)
-            _put(gradients[1], row, whole, grad_k)
-            _put(gradients[2], row, whole, grad_v)
-        return *(gradient.transpose(0, 1) for gradient in gradients), None, None
+                grad_k[:, seen].baddbmm_(error.transpose(1, 2), stacked)
+                _put(gradients[0], piece, block.queries, (error @ k[:, seen]).mul_(ctx.scale))
+            _meet(grad_k, grad_v, piece, ctx.links)
+            for whole, found in zip(gradients[1:], (grad_k, grad_v), strict=True):
+                _put(whole, piece, slice(0, piece.length), found[:, piece.before :])
+        return *(gradient.transpose(0, 1) for gradient in gradients), None, None, None
+
+
+def _meet(grad_k: torch.Tensor, grad_v: torch.Tensor, piece: Piece, links: Links) -> None:
+    """Add what the later part found for these keys and values; tell the earlier one about its."""
+    if piece.goes_on and links[1]:
+        of_later = links[1].take_back()
+        grad_k[:, : piece.seen] += of_later[0]
+        grad_v[:, : piece.seen] += of_later[1]
+    if piece.before and links[0]:
+        links[0].give_back(grad_k[:, : piece.before], grad_v[:, : piece.before])
+
+
+def _end(pieces: Sequence[Piece]) -> int:
+    return pieces[-1].start + pieces[-1].length if pieces else 0
+
+
+def _own(states: torch.Tensor, piece: Piece) -> torch.Tensor:
+    return states[:, piece.start : piece.start + piece.length]
+
+
+def _so_far(states: torch.Tensor, piece: Piece, earlier: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(heads, T, D) of a part as (heads, before + length, D) of a row up to the piece's end."""
+    own = _own(states, piece)
+    return torch.cat([*earlier, own], 1) if earlier else own
+
+
+def _filled_up(states: torch.Tensor, step: int) -> torch.Tensor:
+    """(heads, length, D) with zeros to a multiple of the step: later than all, seen by nobody."""
+    return functional.pad(states, (0, 0, 0, -states.shape[1] % step))
+
+
+def _blocks(piece: Piece, step: int) -> Iterator[_Block]:
+    padded, all_keys = (size + -size % step for size in (piece.length, piece.seen))
+    for first in range(0, padded, BLOCK):
+        stop = min(first + BLOCK, padded)
+        last = piece.before + stop
+        yield _Block(slice(first, stop), piece.before + first, min(last + -last % step, all_keys))
 
 
 def _stacked(states: torch.Tensor, groups: int) -> torch.Tensor:
@@ -221,30 +199,32 @@ def _stacked(states: torch.Tensor, groups: int) -> torch.Tensor:
     return states.reshape(groups, -1, states.shape[-1])
 
 
-def _weights(stacked: torch.Tensor, key: torch.Tensor, block: slice, scale: float) -> torch.Tensor:
+def _weights(stacked: torch.Tensor, key: torch.Tensor, block: _Block) -> torch.Tensor:
     """Softmax of a block's queries over the keys up to its end: (groups, queries, keys)."""
-    scores = (stacked @ key[:, : block.stop].transpose(1, 2)).mul_(scale)
-    size = block.stop - block.start
-    by_head = scores.view(len(key), -1, size, block.stop)
-    by_head[..., block.start :] += _mask(size, scores.dtype)
+    scores = stacked @ key[:, : block.keys].transpose(1, 2)
+    size = block.queries.stop - block.queries.start
+    by_head = scores.view(len(key), -1, size, block.keys)
+    by_head[..., block.before :] += _mask(size, block.keys - block.before, scores.dtype)
     return torch.softmax(scores, -1)
 
 
-def _put(whole: torch.Tensor, row: _Row, block: slice, states: torch.Tensor) -> None:
-    """Write a block's (groups, heads of a group x block, D) to (T, heads, D), padding left out."""
-    start, end = row.start + block.start, min(row.end, row.start + block.stop)
-    by_head = states.view(whole.shape[1], -1, whole.shape[-1])
+def _put(whole: torch.Tensor, piece: Piece, queries: slice, states: torch.Tensor) -> None:
+    """Write (groups, heads of a group x block, D) to (T, heads, D), padding left out."""
+    start = piece.start + queries.start
+    end = piece.start + min(piece.length, queries.stop)
+    by_head = states.reshape(whole.shape[1], -1, whole.shape[-1])
     whole[start:end] = by_head.transpose(0, 1)[: end - start]
 
 
 _masks: dict[torch.dtype, torch.Tensor] = {}
 
 
-def _mask(size: int, dtype: torch.dtype) -> torch.Tensor:
+def _mask(queries: int, keys: int, dtype: torch.dtype) -> torch.Tensor:
     """-inf where a key comes after its query, else 0: a corner of one that is made once."""
     if dtype not in _masks:
-        _masks[dtype] = torch.full((BLOCK, BLOCK), float("-inf"), dtype=dtype).triu(1)
-    return _masks[dtype][:size, :size]
+        whole = torch.full((BLOCK, BLOCK + LENGTH_STEP), float("-inf"), dtype=dtype)
+        _masks[dtype] = whole.triu(1)
+    return _masks[dtype][:queries, :keys]
 
 
 AttentionInterface.register(NAME, attend)

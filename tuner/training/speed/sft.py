@@ -11,15 +11,12 @@ from typing import Any
 
 import torch
 
-from tuner.levers import PARALLEL_ROWS, ROTARY, ROW_ATTENTION, TRAINED_LOSS
+from tuner.levers import CONTEXT_PARALLEL, ROTARY, ROW_ATTENTION, TRAINED_LOSS
+from tuner.training.speed.context_parallel import summed_in_parallel
 from tuner.training.speed.levers import NO_LEVERS, Levers
-from tuner.training.speed.parallel_rows import summed_in_parallel
 from tuner.training.speed.rotary import rotary_in_one
-from tuner.training.speed.row_attention import (
-    RowCollator,
-    parts_of,
-    rows_attend_to_themselves,
-)
+from tuner.training.speed.row_attention import rows_attend_to_themselves
+from tuner.training.speed.row_collator import RowCollator, costs_of, parts_of
 from tuner.training.speed.trained_loss import IGNORED
 
 
@@ -35,7 +32,8 @@ class ByLevers:
             self.data_collator = RowCollator(
                 self.processing_class.pad_token_id,
                 few_lengths=self.model.dtype != torch.float32,
-                threads=torch.get_num_threads() if PARALLEL_ROWS in levers else 1,
+                threads=torch.get_num_threads() if CONTEXT_PARALLEL in levers else 1,
+                costs=costs_of(self.model),
             )
         self.trained_weights = [
             weight for weight in self.model.parameters() if weight.requires_grad
