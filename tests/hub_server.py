@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub.constants
+import huggingface_hub.hf_api
 import pytest
 
 MODEL = "shop/tiny-llama"
@@ -146,6 +147,9 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Functions of the module have one from when it was imported: a server that is closed by now,
+    # which they ask again and again.
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.address)
     try:
         yield server
     finally:
