@@ -21,7 +21,7 @@ from tests.training.speed.tiny_trainers import (
     row,
     tiny,
 )
-from tuner.training.speed.context_parallel import cut, summed_in_parallel
+from tuner.training.speed.context_parallel import _pool, cut, summed_in_parallel
 from tuner.training.speed.row_collator import Costs, Piece, RowCollator
 
 WEIGHT = torch.tensor([2.0, 3.0], requires_grad=True)
@@ -113,6 +113,19 @@ def test_each_part_has_its_thread_its_cores_and_what_held_outside(parts, given, 
     assert len({thread for thread, _, _ in seen[:parts]} - {threading.get_ident()}) == parts
     assert [cast for _, _, (cast, _) in seen] == [True] * parts + [False] * parts
     assert {precision for _, _, (_, precision) in seen[:parts]} == {torch.bfloat16}
+
+
+def test_what_another_thread_sets_changes_no_parts_cores():
+    pool = _pool(2, 3)  # no other test has it
+    started = threading.Barrier(3, timeout=PATIENCE)
+    waiting = [pool.submit(started.wait) for _ in range(2)]
+    started.wait()
+    with threads(5):
+        for future in waiting:
+            future.result()
+        together = threading.Barrier(2, timeout=PATIENCE)
+        found = [pool.submit(lambda: (together.wait(), torch.get_num_threads())) for _ in range(2)]
+        assert [future.result()[1] for future in found] == [3, 3]
 
 
 def test_a_single_part_stays_where_it_is():

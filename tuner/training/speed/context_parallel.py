@@ -165,7 +165,13 @@ def _all(part: Callable[[Batch], Part], batches: Sequence[Batch]) -> list[Part]:
 @functools.cache
 def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     """Threads that stay, since torch remembers by thread how many cores an operation may take."""
-    return ThreadPoolExecutor(workers, "part", torch.set_num_threads, (threads,))
+    return ThreadPoolExecutor(workers, "part", _take_cores, (threads,))
+
+
+def _take_cores(count: int) -> None:
+    # A thread that torch has not asked yet would have what another sets after this.
+    torch.get_num_threads()
+    torch.set_num_threads(count)
 
 
 def _added(totals: Gradients, more: Gradients) -> Gradients:

@@ -21,8 +21,9 @@ def rounded_up(size: int) -> int:
 def step_of(size: int, parts: int = 1) -> int:
     """What such sizes are multiples of, and those of the parts that one is cut into.
 
-    >>> step_of(512), step_of(512, 2), step_of(512, 8), step_of(1088, 2)
-    (32, 16, 16, 32)
+    >>> step_of(512), step_of(512, 2), step_of(512, 8), step_of(1088, 2), step_of(2176, 3)
+    (32, 16, 16, 32, 32)
     """
     step = max(SMALLEST_STEP, 1 << max(0, size.bit_length() - 5))
-    return max(SMALLEST_STEP_OF_PARTS, step // parts)
+    least = SMALLEST_STEP_OF_PARTS
+    return max(least, step // parts // least * least)
