@@ -205,7 +205,7 @@ def test_rows_that_are_cut_take_the_step_that_they_take_whole(tmp_path, batch):
 def test_a_part_of_padding_only_changes_nothing(tmp_path):
     # Of 160 tokens 138 are the row's; the last but one costs all, so that the cut is behind it.
     rows = [row(138, 1)]
-    collator = RowCollator(0, few_lengths=True, threads=2, costs=Costs(head=1e9))
+    collator = RowCollator(0, few_lengths=True, threads=2, costs=Costs(trained=1e9))
     assert collator(rows)["part_lengths"] == [144, 16]
     seen = watched_step(rows, tmp_path, collator, levers="auto")
     assert sorted(len(pieces) for _, pieces in seen.parts) == [0, 1]

@@ -24,7 +24,7 @@ from tuner.training.speed.row_collator import (
 
 PAD = 511  # no row has it: a token of a row is no padding
 IGNORED = -100
-COSTS = Costs(head=0.4, distance=0.01)
+COSTS = Costs(trained=0.4, distance=0.01)
 
 
 def random_rows(seed: int) -> list[dict[str, list[int]]]:
@@ -114,7 +114,7 @@ def test_a_batch_is_cut_where_trained_tokens_and_long_rows_have_cost_half():
     rows = [row(128, 64)]  # targets are those of tokens 63 to 126
     assert RowCollator(PAD, threads=2, costs=Costs())(rows)["part_lengths"] == [64, 64]
     # 63 tokens of 1 and 17 of 2 are 97 of 192.
-    assert RowCollator(PAD, threads=2, costs=Costs(head=1))(rows)["part_lengths"] == [80, 48]
+    assert RowCollator(PAD, threads=2, costs=Costs(trained=1))(rows)["part_lengths"] == [80, 48]
     # n + n² / 2 of 128 + 128² / 2: at 90 more than half, at 89 less. Restarting rows are even.
     by_distance = RowCollator(PAD, threads=2, costs=Costs(distance=1))
     assert by_distance(rows)["part_lengths"] == [91, 37]
@@ -126,7 +126,7 @@ def test_padding_that_fills_a_batch_up_is_cut_as_tokens_are_and_may_be_all_that_
     assert collator([row(100, 9)])["part_lengths"] == [64, 64]  # of 128
     # Only the first token trains, and costs as much as all others.
     one = row(2050, 0) | {"labels": [IGNORED, 7, *[IGNORED] * 2048]}
-    batch = RowCollator(PAD, few_lengths=True, threads=2, costs=Costs(head=1e6))([one])
+    batch = RowCollator(PAD, few_lengths=True, threads=2, costs=Costs(trained=1e6))([one])
     assert batch["part_lengths"] == [64, 2112]
     last = RowCollator(PAD, few_lengths=True, threads=32)([one])
     *others, only_padding = parts_of(last)
@@ -170,19 +170,27 @@ def test_a_batch_of_another_collator_is_one_part_less_its_count_of_tokens():
 
 
 def test_costs_of_a_tiny_llama_are_those_counted_by_hand():
-    """Two layers; keys and values are half as wide as queries."""
+    """Two layers; keys and values are half as wide as queries. The second MLP is for answers."""
     attention, mlp, head = 64 * (64 + 32 + 32 + 64), 3 * 64 * 128, 64 * 512
-    weights = 2 * (attention + mlp)
+    of_all, of_trained = 2 * attention + mlp, head + mlp
     assert costs_of(tiny()) == pytest.approx(
-        (head / weights, BY_KEY * 2 * 64 / (BY_WEIGHT * weights))
+        (of_trained / of_all, BY_KEY * 2 * 64 / (BY_WEIGHT * of_all))
     )
-    adapter = 2 * 4 * (128 + 96 + 96 + 128 + 3 * 192)  # A and B of rank 4
+    of_attention = 2 * 4 * (128 + 96 + 96 + 128)  # A and B of rank 4
+    of_mlp = 4 * 3 * 192
     with_adapter = costs_of(add_adapter(tiny(), recipe_of()))
-    assert with_adapter.head == pytest.approx(head / (weights + adapter))
+    assert with_adapter.trained == pytest.approx(
+        (of_trained + of_mlp) / (of_all + of_attention + of_mlp)
+    )
 
 
 def test_costs_know_heads_wider_than_the_hidden_size_and_a_head_that_is_the_embedding():
     wide, tied = tiny(head_dim=32), tiny(tie_word_embeddings=True)
-    weights = 2 * (2 * 64 * (64 + 32 + 32 + 64) + 3 * 64 * 128)
-    assert costs_of(wide).distance == pytest.approx(BY_KEY * 2 * 128 / (BY_WEIGHT * weights))
+    of_all = 2 * 2 * 64 * (64 + 32 + 32 + 64) + 3 * 64 * 128
+    assert costs_of(wide).distance == pytest.approx(BY_KEY * 2 * 128 / (BY_WEIGHT * of_all))
     assert costs_of(tied) == costs_of(tiny())
+
+
+def test_where_the_last_layer_works_for_all_tokens_only_the_head_is_for_trained_ones():
+    attention, mlp, head = 2 * 64 * (64 + 32 + 32 + 64), 2 * 3 * 64 * 128, 64 * 512
+    assert costs_of(tiny("granite")).trained == pytest.approx(head / (attention + mlp))

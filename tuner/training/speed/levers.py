@@ -73,7 +73,9 @@ def choose_levers(model: Any, recipe: Recipe) -> Levers:
 def pull(model: Any, levers: Levers) -> None:
     """Change the model's forwards; weights and names stay as they are."""
     if TRAINED_LOSS in levers:
-        lend_loss(_bare(model), logit_scale(model.config.get_text_config()))
+        scale = logit_scale(model.config.get_text_config())
+        # Nothing is dropped by chance where rows have no padding: see _no_rows.
+        lend_loss(_bare(model), scale, narrowed=ROW_ATTENTION in levers)
     for lever, fuse in FUSED.items():
         if lever in levers:
             fuse(model)

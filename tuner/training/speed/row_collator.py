@@ -18,6 +18,7 @@ from torch import nn
 from tuner.levers import part_count
 from tuner.training.speed.context_parallel import cut, links_of
 from tuner.training.speed.few_shapes import rounded_up, step_of
+from tuner.training.speed.last_layer import last_layer_of
 from tuner.training.speed.trained_loss import IGNORED, next_tokens
 
 TENSORS = ("input_ids", "position_ids", "labels", "shift_labels")
@@ -27,11 +28,11 @@ class Costs(NamedTuple):
     """What a token costs beyond the layers, as a share of those: where a batch is cut.
 
     Attributes:
-        head: If it is trained on.
+        trained: If it is trained on: the head, and the last layer's MLP (last_layer.py).
         distance: For each token before it in its row, which it attends to.
     """
 
-    head: float = 0.0
+    trained: float = 0.0
     distance: float = 0.0
 
 
@@ -42,15 +43,21 @@ BY_WEIGHT, BY_KEY = 4, 2 * 14
 
 def costs_of(model: Any) -> Costs:
     """What tokens cost in a causal LM whose weights are frozen."""
-    head, config = model.get_output_embeddings(), model.config.get_text_config()
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    weights = sum(one.in_features * one.out_features for one in linears if one is not head)
+    head, last = model.get_output_embeddings(), last_layer_of(model)
+    config = model.config.get_text_config()
+    of_trained = _weights(last.mlp) if last is not None else 0
+    of_all = _weights(model, but=head) - of_trained
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     return Costs(
-        head=head.in_features * head.out_features / weights,
-        distance=BY_KEY * config.num_hidden_layers * width / (BY_WEIGHT * weights),
+        trained=(head.in_features * head.out_features + of_trained) / of_all,
+        distance=BY_KEY * config.num_hidden_layers * width / (BY_WEIGHT * of_all),
     )
+
+
+def _weights(model: Any, but: Any = None) -> int:
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return sum(one.in_features * one.out_features for one in linears if one is not but)
 
 
 EVEN = Costs()
@@ -119,7 +126,7 @@ class RowCollator:
         if parts == 1:
             return [size]
         is_trained, distance = batch["shift_labels"][0] != IGNORED, batch["position_ids"][0]
-        costs = 1 + self.costs.head * is_trained + self.costs.distance * distance
+        costs = 1 + self.costs.trained * is_trained + self.costs.distance * distance
         return cut(costs, parts, step_of(size, parts) if self.few_lengths else 1)
 
 

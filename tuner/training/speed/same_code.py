@@ -1,5 +1,6 @@
 """Whether two are written alike: transformers copies code from family to family."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ def same_code(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
 
 
 def _code(function: Callable[..., Any]) -> Any:
+    # Of a layer, the wrapper that checkpoints it is every family's.
+    function = inspect.unwrap(function)
     code = getattr(function, "__code__", None)
     if code is None:
         return None

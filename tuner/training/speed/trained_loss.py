@@ -5,8 +5,9 @@ Cross-entropy of the next token on trained positions, without the logits of all 
     summed = model(input_ids=…, labels=…, summed_loss=True)
 
 Most tokens of a conversation carry no loss, and the LM head is the largest matrix of a small model.
-Positions whose label is -100 never reach it; the others go through it in pieces, and what the
-backward needs is computed while a piece's logits are there, so no logits are kept or made twice.
+Positions whose label is -100 never reach it, nor the last layer's MLP where that layer can be
+narrowed (last_layer.py); the others go through it in pieces, and what the backward needs is
+computed while a piece's logits are there, so no logits are kept or made twice.
 The same idea in Triton: Liger Kernel's fused linear cross-entropy, https://arxiv.org/abs/2410.10989
 Not covered: a head that trains, soft-capped logits, auxiliary losses of experts (see levers.py).
 """
@@ -19,20 +20,25 @@ import torch
 from torch.nn import functional
 
 from tuner.training.speed.few_shapes import SMALLEST_STEP, rounded_up
+from tuner.training.speed.last_layer import last_layer_of, narrow
 
 LOGITS_AT_ONCE = 1 << 24  # numbers: 32 MB in 16 bits
 WIDENED_AT_ONCE = 1 << 20  # of them in float32: they stay in a processor's cache
 IGNORED = -100
 
 
-def lend_loss(model: Any, logit_scale: float = 1.0) -> None:
+def lend_loss(model: Any, logit_scale: float = 1.0, narrowed: bool = False) -> None:
     """Let a causal LM answer `summed_loss=True` with its loss instead of logits.
 
     Args:
         model: The bare transformers model, below peft: wrappers around it stay in effect.
         logit_scale: What its logits are multiplied with.
+        narrowed: Whether the last layer may answer for trained positions only. No dropout in it:
+            that would fall on other numbers.
     """
-    plain = model.forward
+    plain, last = model.forward, last_layer_of(model) if narrowed else None
+    if last is not None:
+        narrow(last)
 
     @functools.wraps(plain)  # generate() looks at the signature
     def forward(*args: Any, summed_loss: bool = False, **kwargs: Any) -> Any:
@@ -40,8 +46,11 @@ def lend_loss(model: Any, logit_scale: float = 1.0) -> None:
             return plain(*args, **kwargs)
         labels, shifted = kwargs.pop("labels"), kwargs.pop("shift_labels", None)
         targets = next_tokens(labels) if shifted is None else shifted
-        hidden = model.base_model(*args, **kwargs).last_hidden_state
         head = model.get_output_embeddings()
+        if last is not None:
+            kept = trained_first(targets, few_counts=head.weight.dtype != torch.float32)
+            targets, kwargs["kept"] = targets.flatten()[kept].unsqueeze(0), kept
+        hidden = model.base_model(*args, **kwargs).last_hidden_state
         return summed_loss_of(hidden, targets, head.weight, head.bias, logit_scale)
 
     model.forward = forward
@@ -61,6 +70,21 @@ def next_tokens(labels: torch.Tensor, row_lengths: Sequence[int] | None = None) 
     if row_lengths is not None:
         targets[0, torch.tensor(row_lengths).cumsum(0) - 1] = IGNORED
     return targets
+
+
+def trained_first(targets: torch.Tensor, few_counts: bool = False) -> torch.Tensor:
+    """Positions with a target, as indices into all of them laid out as one row; one at least.
+
+    Args:
+        targets: (B, T).
+        few_counts: Whether others make up one of few counts (few_shapes.py), if there are so many.
+
+    >>> trained_first(torch.tensor([[-100, 7, -100, 9]]))
+    tensor([1, 3])
+    """
+    trained = targets.flatten() != IGNORED
+    count = max(1, int(trained.sum()))
+    return torch.argsort(~trained, stable=True)[: rounded_up(count) if few_counts else count]
 
 
 def summed_loss_of(
