@@ -57,7 +57,7 @@ def llama(size: str = "7B") -> BaseModel:
 
 def estimated(base: BaseModel, device: Device = A100, **settings: Any) -> Estimate:
     known = {name: settings.pop(name) for name in ("rows", "mean_tokens") if name in settings}
-    return estimate(make_recipe({"max_length": 512, **settings}), base, device, **known)
+    return estimate(make_recipe({"max_length": 512} | settings), base, device, **known)
 
 
 @pytest.mark.parametrize(("size", "gigabytes"), [("7B", 5), ("13B", 10), ("33B", 21), ("65B", 41)])
@@ -111,6 +111,36 @@ def test_what_the_recipe_says_is_not_decided_again():
     found = estimated(llama(), **settings)
 
     assert (found.micro_batch_size, found.gradient_checkpointing) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("mean_tokens", "settings", "size"),
+    [
+        (50, {}, 16),  # the whole batch at once
+        (190, {}, 16),
+        (200, {}, 8),
+        (1000, {}, 2),
+        (5000, {}, 1),
+        (50, {"batch_size": 12}, 4),
+        (50, {"batch_size": 64}, 32),
+        (1000, {"micro_batch_size": 8}, 8),
+        (1000, {"packing": True, "max_length": 2048}, 1),
+        # With padding, as long rows make short ones longer.
+        (50, {"levers": "none"}, 8),
+        (1000, {"levers": "none"}, 8),
+        (50, {"lora": {"lora_dropout": 0.1}}, 8),
+        (50, {"objective": "dpo"}, 8),
+    ],
+)
+def test_rows_without_padding_go_through_a_cpu_by_their_tokens(mean_tokens, settings, size):
+    practice = find_base_model("starter")
+    found = estimated(practice, CPU, mean_tokens=mean_tokens, **{"max_length": 2048} | settings)
+    assert found.micro_batch_size == size
+
+
+def test_on_a_gpu_a_micro_batch_is_what_fits():
+    found = [estimated(llama(), mean_tokens=mean).micro_batch_size for mean in (10, 500)]
+    assert found == [16, 16]
 
 
 def test_a_micro_batch_divides_the_batch():

@@ -19,7 +19,7 @@ from tuner.base_models.architecture import Architecture, Linear, read_architectu
 from tuner.base_models.lookup import BaseModel
 from tuner.device import Device
 from tuner.errors import RecipeError
-from tuner.levers import CONTEXT_PARALLEL, TRAINED_LOSS, part_count
+from tuner.levers import CONTEXT_PARALLEL, ROW_ATTENTION, TRAINED_LOSS, part_count
 from tuner.memory.activations import (
     checkpoints,
     dora_norm,
@@ -46,7 +46,10 @@ from tuner.recipe import Recipe
 Verdict = Literal["fits", "tight", "will not fit"]
 
 HEADROOM = 0.9  # share of the available memory that a choice made for the user may plan with
-LARGEST_MICRO_BATCH = {"cpu": 8, "mps": 8, "cuda": 64}
+LARGEST_MICRO_BATCH = {"cpu": 8, "mps": 8, "cuda": 64}  # rows
+# Where rows have no padding, a CPU's micro-batch has at most so many tokens on average instead:
+# fewer leave cores waiting between operations, more leave their caches (docs/EXPERIMENTS.md).
+TOKENS_AT_ONCE = 3072
 
 PROOF_TOKENS = 256  # on which the saved adapter is compared (training/verify.py)
 
@@ -222,8 +225,14 @@ class _Subject:
         if self.recipe.micro_batch_size != "auto":
             return [self.recipe.micro_batch_size]
         each = max(1, self.recipe.batch_size // self.device.count)
-        largest = min(LARGEST_MICRO_BATCH[self.device.kind], each & -each)
+        largest = min(self._most_rows(), each & -each)
         return [2**power for power in reversed(range(largest.bit_length()))]
+
+    def _most_rows(self) -> int:
+        """Of a micro-batch. Without padding between rows, more than some tokens gain no speed."""
+        if self.device.kind == "cpu" and ROW_ATTENTION in self.levers:
+            return max(1, int(TOKENS_AT_ONCE / self.mean_tokens))
+        return LARGEST_MICRO_BATCH[self.device.kind]
 
     def breakdown(self, micro: int, checkpointing: bool) -> dict[str, int]:
         """Bytes by part, at the moment when their sum is largest."""
