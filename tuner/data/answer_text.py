@@ -97,9 +97,14 @@ class AnswerText:
         return special | set(self._tokenizer.all_special_ids)
 
     @cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
+    def _special_tokens(self) -> tuple[str, ...]:
+        """Their texts, longer ones first."""
         tokens = self._tokenizer.convert_ids_to_tokens(sorted(self.special_ids))
-        return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len)[::-1]))
+        return tuple(sorted(filter(None, tokens), key=len)[::-1])
+
+    @cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._special_tokens)))
 
     @cached_property
     def _bos(self) -> str:
@@ -174,17 +179,16 @@ class AnswerText:
     def _with_stop_token(self, text: str, span: Span) -> Span:
         """Move the end of a span onto the stop token: back over white space, or forward to it."""
         start, end = span
-        inside = list(self._special_pattern.finditer(text, start, end))
-        if inside and not text[inside[-1].end() : end].strip():
-            return start, inside[-1].end()
+        said = start + len(text[start:end].rstrip())
+        if text.endswith(self._special_tokens, start, said):
+            return start, said
         following = self._special_pattern.match(text, end)
         return (start, following.end()) if following else span
 
     def _end_on_stop_token(self, text: str, spans: list[Span]) -> Written:
         """Give the last answer a stop token where the template has none."""
         start, end = spans[-1]
-        last = list(self._special_pattern.finditer(text, start, end))
-        if last and last[-1].end() == end:
+        if text.endswith(self._special_tokens, start, end):
             return Written(text, spans)
         end = start + len(text[start:end].rstrip())
         eos = self._tokenizer.eos_token

@@ -29,6 +29,7 @@ from tuner.data.answer_text import (
     WrittenPair,
     merge_system_message,
 )
+from tuner.data.byte_places import BytePlaces
 from tuner.data.chat_template import Span, no_template_runs
 from tuner.errors import DatasetError
 
@@ -36,6 +37,8 @@ __all__ = ["IGNORE_INDEX", "Encoded", "Rendered", "RenderedPair", "Renderer", "m
            "merge_system_message", "trained_ranges"]  # fmt: skip
 
 IGNORE_INDEX = -100  # torch's cross-entropy leaves these positions out
+MANY = 500  # texts; for fewer, a table of the vocabulary takes longer than it saves
+LEFT_AT_MOST = 0.2  # of some texts, for which the table has no answer: of more, it saves nothing
 ENCODED_CHARACTERS = 4_000_000  # at once; an Encoding takes some 40 bytes for each
 
 Range = tuple[int, int]  # half-open [first, last), in tokens
@@ -161,13 +164,24 @@ class Renderer:
         stops = {self.tokenizer.eos_token_id, *trained[-1:]}
         return sorted(stops & self._answer_text.special_ids)
 
+    @cached_property
+    def _byte_places(self) -> BytePlaces | None:
+        if not self._is_encoded_by_backend:
+            return None
+        return BytePlaces.of(self.tokenizer.backend_tokenizer)
+
+    @property
+    def _is_encoded_by_backend(self) -> bool:
+        """Whether the tokenizer's class adds nothing to what the tokenizers library does."""
+        return type(self.tokenizer)._encode_plus is PreTrainedTokenizerFast._encode_plus
+
     def _encodings(self, texts: list[str], places: bool = True) -> list[Any]:
         """What the tokenizers library makes of each text, without special tokens of its own.
 
         Args:
             places: Whether it must be known where a token stands, which takes a quarter longer.
         """
-        if type(self.tokenizer)._encode_plus is not PreTrainedTokenizerFast._encode_plus:
+        if not self._is_encoded_by_backend:
             found: list[Any] = self.tokenizer(texts, add_special_tokens=False).encodings
             return found
         self.tokenizer("", add_special_tokens=False)  # ends any cutting or padding left switched on
@@ -176,15 +190,31 @@ class Renderer:
         return list(encode(texts, add_special_tokens=False))
 
     def _encode(self, texts: Sequence[Written]) -> list[Encoded]:
-        places = any(map(_is_trained_in_part, texts))
-        encodings = self._encodings([written.text for written in texts], places)
+        by_bytes = self._byte_places if len(texts) >= MANY else None
+        asks = by_bytes is None and any(map(_is_trained_in_part, texts))
+        encodings = self._encodings([written.text for written in texts], places=asks)
         ends = np.cumsum([len(encoding) for encoding in encodings])
         flat = chain.from_iterable(encoding.ids for encoding in encodings)
-        rows = np.split(np.fromiter(flat, np.int32, ends[-1]), ends[:-1])
-        return [
-            Encoded(row, trained_ranges(encoding, written))
-            for row, encoding, written in zip(rows, encodings, texts, strict=True)
-        ]
+        ids = np.fromiter(flat, np.int32, ends[-1])
+        if by_bytes:
+            ranges = self._ranges_by_bytes(by_bytes, ids, ends, texts)
+        else:
+            ranges = list(map(trained_ranges, encodings, texts))
+        return list(map(Encoded, np.split(ids, ends[:-1]), ranges))
+
+    def _ranges_by_bytes(
+        self, places: BytePlaces, ids: Ids, ends: Any, texts: Sequence[Written]
+    ) -> list[list[Range]]:
+        """As `trained_ranges` of each, which is asked for the texts that do not add up."""
+        ranges = places.trained_ranges(ids, ends, texts)
+        left = [index for index, own in enumerate(ranges) if own is None]
+        if len(left) > LEFT_AT_MOST * len(texts):
+            self._byte_places = None
+        encodings = self._encodings([texts[index].text for index in left])
+        again = {
+            index: trained_ranges(e, texts[index]) for index, e in zip(left, encodings, strict=True)
+        }
+        return [again[index] if own is None else own for index, own in enumerate(ranges)]
 
     def _rendered(self, texts: Sequence[Written]) -> list[Rendered]:
         made = []

@@ -30,7 +30,7 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 
 from tuner.data.answer_text import Written, WrittenPair
 from tuner.data.examples import Kind, kind_of
-from tuner.data.rendering import IGNORE_INDEX, Encoded, Ids, Renderer, mask_labels
+from tuner.data.rendering import Encoded, Ids, Renderer, mask_labels
 from tuner.data.token_report import LINES_KEPT, TokenReport, require_trained_rows
 from tuner.errors import DatasetError
 
@@ -199,14 +199,13 @@ def _add_answers(
     written = [row for row, text in zip(rows, texts, strict=True) if isinstance(text, Written)]
     for row, (ids, ranges) in zip(written, encoded, strict=True):
         kept = ids[:max_length]
-        labels = mask_labels(kept, ranges)
-        trained = int(np.count_nonzero(labels != IGNORE_INDEX))
+        trained = sum(len(range(first, min(last, len(kept)))) for first, last in ranges)
         if not trained:
             report.drop(PROMPT_ALONE, _line(row))
             continue
         report.keep(len(kept), trained, len(ids) - len(kept))
         columns["input_ids"].append(kept)
-        columns["labels"].append(labels)
+        columns["labels"].append(mask_labels(kept, ranges))
 
 
 def _add_pairs(
