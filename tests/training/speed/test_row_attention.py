@@ -16,14 +16,15 @@ import torch
 from torch.nn import functional
 
 from tuner.training.speed.context_parallel import Link, links_of, summed_in_parallel
-from tuner.training.speed.row_attention import attend
+from tuner.training.speed.row_attention import _block_size, attend
 from tuner.training.speed.row_collator import Piece, pieces_of
 
 BF16 = torch.bfloat16
 RATIO, CUT_RATIO = 2.5, 1.25
 WIDTH = 16
 PATIENCE = 60  # seconds; what may wait takes milliseconds
-HEADS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (3, 1)}
+# The last are so many that queries go in smaller blocks.
+HEADS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (3, 1), "many": (18, 2)}
 # Lengths of rows, and of parts; what rows leave over is padding.
 LAYOUTS = {
     "a row in halves": ([200], [100, 100]),
@@ -268,3 +269,12 @@ def test_a_parts_error_is_the_batchs_and_lets_its_neighbours_go(moment, failing)
     assert type(error) is MemoryError and str(error) == "no memory"
     # Had one of the three threads been left waiting, they could not meet.
     assert outcome_of(good) == pytest.approx(two_layers(uncut).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "keys", "length", "size"),
+    [(9, 3, 350, 128), (9, 3, 360, 64), (32, 8, 101, 64), (16, 8, 1024, 128), (3, 1, 1024, 128)],
+)
+def test_many_heads_that_share_keys_go_in_smaller_blocks(heads, keys, length, size):
+    query, key = torch.empty(heads, 8, 4), torch.empty(keys, 8, 4)
+    assert _block_size(query, key, Piece(0, 8, before=length - 8)) == size

@@ -26,7 +26,10 @@ from tuner.training.speed.context_parallel import Link
 from tuner.training.speed.row_collator import Piece
 
 NAME = "tuner_rows"
-BLOCK = 128  # queries at once
+BLOCK = 128  # queries at once, or half as many
+# Heads times keys, from where a block's weights leave a core's cache; and heads that share a key,
+# from where half a block still makes large products (docs/EXPERIMENTS.md).
+CACHED, SHARING = 3200, 3
 LENGTH_STEP = 64  # tokens; in 16 bits, see few_shapes.py
 Links = tuple[Link | None, Link | None]
 
@@ -120,7 +123,7 @@ class _Rows(torch.autograd.Function):
                 links[1].give(*states)
             k, v = (_filled_up(so_far, step) for so_far in states)
             q = _filled_up(_own(query, piece) * scale, step)
-            for block in _blocks(piece, step):
+            for block in _blocks(piece, step, _block_size(query, key, piece)):
                 weights = _weights(_stacked(q[:, block.queries], len(k)), k, block)
                 _put(attended, piece, block.queries, weights @ v[:, : block.keys])
         ctx.save_for_backward(query, key, value, *earlier)
@@ -141,7 +144,7 @@ class _Rows(torch.autograd.Function):
             q = _filled_up(_own(query, piece) * ctx.scale, ctx.step)
             g = _filled_up(_own(upstream, piece), ctx.step)
             grad_k, grad_v = torch.zeros_like(k), torch.zeros_like(v)
-            for block in _blocks(piece, ctx.step):
+            for block in _blocks(piece, ctx.step, _block_size(query, key, piece)):
                 stacked = _stacked(q[:, block.queries], len(k))
                 given = _stacked(g[:, block.queries], len(k))
                 seen = slice(0, block.keys)
@@ -186,10 +189,17 @@ def _filled_up(states: torch.Tensor, step: int) -> torch.Tensor:
     return functional.pad(states, (0, 0, 0, -states.shape[1] % step))
 
 
-def _blocks(piece: Piece, step: int) -> Iterator[_Block]:
-    padded, all_keys = (size + -size % step for size in (piece.length, piece.seen))
-    for first in range(0, padded, BLOCK):
-        stop = min(first + BLOCK, padded)
+def _block_size(query: torch.Tensor, key: torch.Tensor, piece: Piece) -> int:
+    """Queries at once. query, key: (heads, T, D)."""
+    heads = len(query)
+    is_large = heads * piece.seen > CACHED and heads >= SHARING * len(key)
+    return BLOCK // 2 if is_large else BLOCK
+
+
+def _blocks(piece: Piece, step: int, size: int) -> Iterator[_Block]:
+    padded, all_keys = (length + -length % step for length in (piece.length, piece.seen))
+    for first in range(0, padded, size):
+        stop = min(first + size, padded)
         last = piece.before + stop
         yield _Block(slice(first, stop), piece.before + first, min(last + -last % step, all_keys))
 
