@@ -3,7 +3,7 @@ Where a text's tokens stand, from their ids alone: the token of a byte-level voc
 of the text's bytes, so the lengths of those before it say where it begins.
 
     places = BytePlaces.of(tokenizer.backend_tokenizer)      None where that does not hold
-    ranges = places.trained_ranges(rows_of_ids, texts)
+    ranges = places.trained_ranges(ids, ends, texts)
 
 The tokenizers library takes up to a quarter longer when it has to keep every token's place. Most
 vocabularies of today are byte-level. Where a text's lengths do not add up, since a special token
@@ -54,7 +54,7 @@ class BytePlaces:
             and _keep_bytes(cuts)
             and {part["type"] for part in before} <= {"NFC"}
             and {part["type"] for part in after} <= ONLY_ADDS
-            and not any(part.get("trim_offsets") for part in after)  # counts spaces as before it
+            and not any(part.get("trim_offsets") for part in after)  # then spaces are not its own
         ):
             return None
         added = backend.get_added_tokens_decoder()
