@@ -7,6 +7,7 @@ and keeps it: 0.6 MB each, 13 MB for one more length of a batch (docs/EXPERIMENT
 
 SMALLEST_STEP = 32
 SMALLEST_STEP_OF_PARTS = 16
+SMALLEST_COUNT = 64
 
 
 def rounded_up(size: int) -> int:
@@ -27,3 +28,13 @@ def step_of(size: int, parts: int = 1) -> int:
     step = max(SMALLEST_STEP, 1 << max(0, size.bit_length() - 5))
     least = SMALLEST_STEP_OF_PARTS
     return max(least, step // parts // least * least)
+
+
+def coarsely_up(size: int) -> int:
+    """The next of two sizes in every doubling, for what gains less by an exact size.
+
+    >>> [coarsely_up(size) for size in (1, 65, 97, 129, 200)]
+    [64, 96, 128, 192, 256]
+    """
+    doubled = 1 << (max(size, SMALLEST_COUNT) - 1).bit_length()
+    return max(SMALLEST_COUNT, doubled * 3 // 4 if size <= doubled * 3 // 4 else doubled)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tuner.training.speed.few_shapes import SMALLEST_STEP, rounded_up
+from tuner.training.speed.few_shapes import SMALLEST_STEP, coarsely_up, rounded_up
 from tuner.training.speed.last_layer import last_layer_of, narrow
 
 LOGITS_AT_ONCE = 1 << 24  # numbers: 32 MB in 16 bits
@@ -84,7 +84,7 @@ def trained_first(targets: torch.Tensor, few_counts: bool = False) -> torch.Tens
     """
     trained = targets.flatten() != IGNORED
     count = max(1, int(trained.sum()))
-    return torch.argsort(~trained, stable=True)[: rounded_up(count) if few_counts else count]
+    return torch.argsort(~trained, stable=True)[: coarsely_up(count) if few_counts else count]
 
 
 def summed_loss_of(
