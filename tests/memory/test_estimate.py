@@ -279,3 +279,21 @@ def test_the_practice_model_is_estimated_without_being_loaded():
 
     assert found.fits and found.verdict == "fits"
     assert sum(found.breakdown.values()) == found.estimated_memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [
+        ({"micro_batch_size": 1}, (130 + 32 * 9 - 24)),  # two doublings of lengths, no more
+        ({"micro_batch_size": 16}, (130 + 18 * 9 - 24)),
+        ({"dtype": "float32"}, 0),
+    ],
+)
+def test_in_16_bits_rows_of_many_lengths_take_programs_for_each_length(settings, more):
+    practice = find_base_model("starter")
+    recipe = make_recipe({"micro_batch_size": 1, "gradient_checkpointing": False} | settings)
+    alike, unlike = (
+        estimate(recipe, practice, CPU, longest=512, mean_tokens=mean).breakdown["overhead"]
+        for mean in (512, 205)
+    )
+    assert unlike - alike == more * 10**6

@@ -4,6 +4,8 @@ What a training process holds beside its tensors: code, compiled programs, holes
 Measured on runs of bench/estimate.py, with Linux's and glibc's own counts (VmHWM, mallinfo2).
 """
 
+import math
+
 from tuner.base_models.architecture import Architecture
 from tuner.base_models.lookup import BaseModel
 from tuner.device import Device
@@ -20,6 +22,9 @@ RUNTIME = {"cpu": 40 * MB, "mps": 40 * MB, "cuda": 600 * MB}
 # Of oneDNN's compiled programs in bf16, for each further width of a batch (training/trainer.py
 # pads to multiples of 32). Batches are between a mean and the longest row wide.
 PROGRAMS, WIDTH_STEP, MOST_WIDTHS = 24 * MB, 32, 32
+# Where rows have no padding, the sum of a batch's rows is its width, one of LENGTHS in a doubling
+# (speed/few_shapes.py): programs for each, and once for parts and trained tokens of any number.
+LENGTHS, A_LENGTH, VARIED = 16, 9 * MB, 130 * MB
 # glibc keeps freed tensors for others, and these do not fill the holes: at the top of a forward
 # pass a fifth to two fifths of its tensors lie free. It gives the end of its heap back once more
 # than trim_threshold is free there (device.TRAINING_ENVIRONMENT), and large pieces at once.
@@ -38,11 +43,20 @@ def runtime(device: Device, run: Pass, spread: float) -> int:
         run: The micro-batch that trains.
         spread: Tokens between the mean and the longest row.
     """
-    programs = 0
-    if device.kind == "cpu" and run.element < FLOAT:
-        # Rows by themselves have shapes of their own.
-        programs = min(round(spread / WIDTH_STEP), MOST_WIDTHS) + (ROW_ATTENTION in run.levers)
-    return RUNTIME[device.kind] + programs * PROGRAMS
+    if device.kind != "cpu" or run.element == FLOAT:
+        return RUNTIME[device.kind]
+    if ROW_ATTENTION in run.levers:
+        return RUNTIME["cpu"] + _programs_of_rows(run, spread)
+    return RUNTIME["cpu"] + min(round(spread / WIDTH_STEP), MOST_WIDTHS) * PROGRAMS
+
+
+def _programs_of_rows(run: Pass, spread: float) -> int:
+    """Sums of n rows lie within about 2 spread times the root of n."""
+    if spread < 1:
+        return PROGRAMS
+    within = 2 * spread / math.sqrt(run.rows) / max(1.0, run.length - spread)
+    lengths = min(round(within * 1.5 * LENGTHS), 2 * LENGTHS)
+    return VARIED + lengths * A_LENGTH
 
 
 def holes(device: Device, run: Pass, activations: int, most: int) -> int:
