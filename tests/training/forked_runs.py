@@ -62,14 +62,24 @@ def train_all(runs: Sequence[Run]) -> None:
 
 def python(source: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """As `python -c source`, with the environment of a training process."""
+    environment = launch._environment()
     with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         outputs = (out.fileno(), err.fileno())
-        forked = _forks.fork(source, arguments, outputs, launch._environment())
-        assert forked, "Started with another environment than the first of these."
-        code = forked.wait()
+        forked = _forks.fork(source, arguments, outputs, environment)
+        code = forked.wait() if forked else _fresh(source, arguments, outputs, environment)
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+
+
+def _fresh(
+    source: str,
+    arguments: Sequence[str],
+    outputs: tuple[int, int],
+    environment: Mapping[str, str],
+) -> int:
+    words, (out, err) = [sys.executable, "-c", source, *arguments], outputs
+    return subprocess.run(words, stdout=out, stderr=err, env=environment, check=False).returncode
 
 
 class Forked:
@@ -95,7 +105,8 @@ class Forks:
 
     def __init__(self) -> None:
         self._channel: socket.socket | None = None
-        self._read_once: dict[str, str] = {}
+        # As it is before any test: whichever comes first may have another.
+        self._environment = _read_once(launch._environment())
 
     def take(
         self, source: str, task: Task, log: int, environment: Mapping[str, str]
@@ -112,17 +123,20 @@ class Forks:
         environment: Mapping[str, str],
     ) -> Forked | None:
         """A process at work; None where the libraries would have been imported otherwise."""
-        read_once = {key: environment[key] for key in environment if key.startswith(READ_ONCE)}
-        if self._channel is None:
-            self._channel, self._read_once = _imported(environment), read_once
-        if read_once != self._read_once:
+        if _read_once(environment) != self._environment:
             return None
+        if self._channel is None:
+            self._channel = _imported(environment)
         end, its_end = os.pipe()
         told = [source, list(arguments), str(Path.cwd()), dict(environment)]
         words = json.dumps(told).encode()
         socket.send_fds(self._channel, [words], [*outputs, its_end])
         os.close(its_end)
         return Forked(int(self._channel.recv(MESSAGE_BYTES)), end)
+
+
+def _read_once(environment: Mapping[str, str]) -> dict[str, str]:
+    return {key: environment[key] for key in environment if key.startswith(READ_ONCE)}
 
 
 _forks = Forks()
