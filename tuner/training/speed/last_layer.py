@@ -24,9 +24,13 @@ from tuner.training.speed.same_code import has_code_of
 def last_layer_of(model: Any) -> nn.Module | None:
     """The last decoder layer of a causal LM, with an adapter or without; None where it is not
     written as Llama's."""
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    layers = getattr(bare.base_model, "layers", None)
+    layers = getattr(bare(model).base_model, "layers", None)
     return layers[-1] if layers and has_code_of(layers[-1], LlamaDecoderLayer) else None
+
+
+def bare(model: Any) -> Any:
+    """The transformers model within peft's wrapper, or without one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def narrow(layer: Any) -> None:

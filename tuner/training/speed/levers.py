@@ -23,6 +23,7 @@ from tuner.levers import (
 )
 from tuner.recipe import Recipe, chosen_levers
 from tuner.training.speed import gated_mlp, lora_linear, rms_norm, rotary
+from tuner.training.speed.last_layer import bare
 from tuner.training.speed.trained_loss import lend_loss
 
 # What a config calls the number that its logits are multiplied with, or divided by.
@@ -75,7 +76,7 @@ def pull(model: Any, levers: Levers) -> None:
     if TRAINED_LOSS in levers:
         scale = logit_scale(model.config.get_text_config())
         # Nothing is dropped by chance where rows have no padding: see _no_rows.
-        lend_loss(_bare(model), scale, narrowed=ROW_ATTENTION in levers)
+        lend_loss(bare(model), scale, narrowed=ROW_ATTENTION in levers)
     for lever, fuse in FUSED.items():
         if lever in levers:
             fuse(model)
@@ -94,10 +95,6 @@ def logit_scale(config: Any) -> float:
             return float(getattr(config, name))
     divisor = getattr(config, DIVISOR, None)
     return 1.0 if divisor is None else 1.0 / float(divisor)
-
-
-def _bare(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _none_fits(model: Any, recipe: Recipe) -> str:
